@@ -1,0 +1,1 @@
+"""End-to-end spoken conversation with models of the Mini-Omni2 family."""

@@ -1,0 +1,66 @@
+"""Sizes of a model and choices of a request: frozen, checked where they are made."""
+
+from dataclasses import dataclass
+
+from omni2.errors import InputError
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of an `OmniLM`; the names are those of the released `model_config.yaml`.
+
+    `audio_stride` neighbouring encoder frames make one position of the prompt (1 in the released models).
+    `vision_adapter_dim` is 0 for a model without pictures.
+    """
+
+    n_layer: int
+    n_head: int
+    n_query_groups: int
+    head_size: int
+    n_embd: int
+    intermediate_size: int
+    block_size: int
+    whisper_adapter_dim: int
+    vision_adapter_dim: int = 0
+    adapter_size: int = 0
+    audio_stride: int = 1
+    norm_eps: float = 1e-6
+    rope_base: float = 1_000_000.0
+
+    def __post_init__(self) -> None:
+        if self.n_head % self.n_query_groups or self.head_size % 2 or min(self.n_layer, self.audio_stride) < 1:
+            raise ValueError(f"impossible sizes: {self}")
+
+
+@dataclass(frozen=True)
+class Pick:
+    """How one token is drawn from logits; temperature 0 is greedy.  top_k 0 and top_p 1 cut nothing."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature <= 10:
+            raise InputError(f"temperature is 0 (greedy) to 10, not {self.temperature}")
+        if self.top_k < 0:
+            raise InputError(f"top_k is 0 (off) or more, not {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p is above 0 and at most 1 (off), not {self.top_p}")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Choices of one request: text and audio layers apart; greedy by default, as in the released models.
+
+    `max_tokens` counts the prompt in; None is the model's context.  The same `seed` gives the same answer.
+    """
+
+    text: Pick = Pick()
+    audio: Pick = Pick()
+    seed: int = 0
+    max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise InputError(f"max_tokens is 1 or more, not {self.max_tokens}")

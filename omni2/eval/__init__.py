@@ -1,0 +1,1 @@
+"""Measuring: word error rate, right answers, codec quality."""

@@ -1,0 +1,24 @@
+"""From logits to token ids."""
+
+import torch
+from torch import Tensor
+
+from omni2.config import Pick
+
+
+def sample(logits: Tensor, pick: Pick, generator: torch.Generator) -> Tensor:
+    """Draw one id from each row of `logits` (n, vocabulary) → (n,) int64.
+
+    Greedy at temperature 0 (the lowest id wins a tie); else the `top_k` best of the softmax at the temperature, of
+    these the fewest that hold `top_p` of the probability (nucleus sampling, Holtzman et al., arXiv 1904.09751).
+    """
+    if pick.temperature == 0 or pick.top_k == 1:
+        return logits.argmax(-1)
+    ordered, ids = (logits.float() / pick.temperature).sort(-1, descending=True)
+    if 0 < pick.top_k < ordered.shape[-1]:
+        ordered = ordered[:, : pick.top_k]
+    shares = ordered.softmax(-1)
+    before = shares.cumsum(-1) - shares
+    shares = shares.masked_fill(before >= pick.top_p, 0)
+    drawn = torch.multinomial(shares, 1, generator=generator)
+    return ids.gather(-1, drawn)[:, 0]

@@ -1,0 +1,1 @@
+"""Training: codec, feature shards, language model.  Needs the `train` extra."""

@@ -1,0 +1,180 @@
+"""Training of the embedded codec: reconstruction losses, codebooks as moving averages, resumable."""
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import Progress
+from torch import Tensor
+from torch.nn import functional as F
+
+from omni2.codec.istft import Codebook, IstftCodec, IstftConfig
+
+
+@dataclass(frozen=True)
+class CodecTraining:
+    """Options of one training run."""
+
+    steps: int = 12_000
+    batch: int = 16
+    frames: int = 12
+    learning_rate: float = 1e-3
+    warmup: int = 300
+    commitment: float = 0.5
+    decay: float = 0.99
+    seed: int = 0
+    save_every: int = 500
+
+
+class CodebookAverage:
+    """Moving average of the vectors assigned to each code; codes that die are drawn anew from the batch."""
+
+    def __init__(self, book: Codebook, decay: float) -> None:
+        self.book, self.decay = book, decay
+        self.count = torch.zeros(book.vectors.shape[0])
+        self.total = book.vectors.clone()
+
+    def update(self, z: Tensor, codes: Tensor) -> None:
+        """z (n, codebook_width) float32, codes (n,)."""
+        size = self.count.numel()
+        count = torch.bincount(codes, minlength=size).float()
+        total = torch.zeros_like(self.total).index_add_(0, codes, z)
+        self.count.lerp_(count, 1 - self.decay)
+        self.total.lerp_(total, 1 - self.decay)
+        fair = z.shape[0] / size
+        dead = (self.count < 0.1 * fair).nonzero()[:, 0]  # all of them in the first batch
+        if len(dead):
+            fresh = z[torch.randint(z.shape[0], (len(dead),))]
+            fresh = fresh + 0.05 * z.std(0) * torch.randn_like(fresh)
+            self.count[dead] = fair
+            self.total[dead] = fresh * fair
+        self.book.vectors.copy_(self.total / self.count[:, None])
+
+
+def quantise(codec: IstftCodec, latents: Tensor, averages: list[CodebookAverage]) -> tuple[Tensor, Tensor, list[float]]:
+    """Straight-through residual quantisation: latents (B, C, T) → quantised, commitment loss, perplexity a level."""
+    rest, total, commitment = latents, torch.zeros_like(latents), latents.new_zeros(())
+    perplexities = []
+    for average in averages:
+        book = average.book
+        z = book.project(rest).float()
+        codes = book.nearest(z.detach())
+        q = F.embedding(codes, book.vectors)
+        commitment = commitment + F.mse_loss(z, q)
+        with torch.no_grad():
+            average.update(z.detach().reshape(-1, z.shape[-1]), codes.reshape(-1))
+            p = torch.bincount(codes.reshape(-1), minlength=book.vectors.shape[0]).float()
+            p = p / p.sum()
+            perplexities.append(float((-(p * (p + 1e-9).log()).sum()).exp()))
+        level = book.expand(z + (q - z).detach())
+        rest, total = rest - level, total + level
+    return total, commitment, perplexities
+
+
+class SpectralLoss(torch.nn.Module):
+    """L1 of log-mels plus relative error of magnitudes, at four resolutions."""
+
+    def __init__(self, sample_rate: int) -> None:
+        super().__init__()
+        from omni2.codec.istft import mel_filters
+
+        self.sizes = ((256, 40), (512, 64), (1024, 80), (2048, 128))
+        for n_fft, n_mels in self.sizes:
+            config = IstftConfig(sample_rate=sample_rate, n_fft=n_fft, n_mels=n_mels)
+            filters = mel_filters(config)
+            self.register_buffer(f"mels{n_fft}", filters[filters.sum(1) > 0])
+            self.register_buffer(f"window{n_fft}", torch.hann_window(n_fft))
+
+    def forward(self, made: Tensor, target: Tensor) -> Tensor:
+        """Samples (B, n) each → scalar."""
+        loss = made.new_zeros(())
+        for n_fft, _ in self.sizes:
+            window, mels = getattr(self, f"window{n_fft}"), getattr(self, f"mels{n_fft}")
+            both = torch.cat([made, target])
+            magnitude = (
+                torch.view_as_real(torch.stft(both, n_fft, n_fft // 4, window=window, return_complex=True))
+                .square()
+                .sum(-1)
+                + 1e-9
+            ).sqrt()
+            a, b = magnitude.chunk(2)
+            la, lb = (mels @ magnitude).clamp(min=1e-4).log().chunk(2)
+            loss = loss + (la - lb).abs().mean() + 0.5 * (a - b).abs().sum() / b.sum().clamp(min=1e-3)
+        return loss / len(self.sizes)
+
+
+def batches(speech: np.ndarray, training: CodecTraining, frame_size: int, step: int) -> Tensor:
+    """(batch, frames * frame_size) float32 of random cuts, drawn from (seed, step)."""
+    rng = np.random.default_rng((training.seed, step))
+    n = training.frames * frame_size
+    starts = rng.integers(0, len(speech) - n, training.batch)
+    cut = np.stack([speech[s : s + n] for s in starts]).astype(np.float32) / 32768
+    return torch.from_numpy(cut)
+
+
+def train_codec(
+    speech: np.ndarray, folder: Path, training: CodecTraining, config: IstftConfig | None = None
+) -> IstftCodec:
+    """Train on int16 samples (n,); `folder` gets `codec.pt` (resumed from when there) and `log.jsonl`."""
+    torch.manual_seed(training.seed)
+    codec = IstftCodec(config or IstftConfig())
+    books = [book for book in codec.codebooks if isinstance(book, Codebook)]
+    averages = [CodebookAverage(book, training.decay) for book in books]
+    optimiser = torch.optim.AdamW(codec.parameters(), training.learning_rate, betas=(0.8, 0.99), weight_decay=0.01)
+    spectral = SpectralLoss(codec.sample_rate)
+    folder.mkdir(parents=True, exist_ok=True)
+    file, first = folder / "codec.pt", 0
+    if file.exists():
+        saved = torch.load(file, weights_only=True)
+        codec.load_state_dict(saved["codec"])
+        optimiser.load_state_dict(saved["optimiser"])
+        for average, (count, total) in zip(averages, saved["averages"], strict=True):
+            average.count, average.total = count, total
+        first = saved["step"]
+    began = time.monotonic()
+    with Progress() as progress, (folder / "log.jsonl").open("a") as log:
+        bar = progress.add_task("codec", total=training.steps, completed=first)
+        for step in range(first, training.steps):
+            for group in optimiser.param_groups:
+                cosine = 0.5 * (1 + math.cos(math.pi * step / training.steps))
+                group["lr"] = training.learning_rate * min(1.0, (step + 1) / training.warmup) * max(cosine, 0.01)
+            wave = batches(speech, training, codec.frame_size, step)
+            with torch.autocast("cpu", torch.bfloat16):
+                latents = codec.latents(wave)
+                quantised, commitment, perplexities = quantise(codec, latents, averages)
+                made = codec.synthesise(quantised)
+            reconstruction = spectral(made.float(), wave)
+            loss = reconstruction + training.commitment * commitment
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
+            optimiser.step()
+            if step % 50 == 0:
+                row = {
+                    "step": step,
+                    "loss": reconstruction.item(),
+                    "commitment": commitment.item(),
+                    "perplexity": perplexities,
+                    "seconds": time.monotonic() - began,
+                }
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+            if (step + 1) % training.save_every == 0 or step + 1 == training.steps:
+                part = file.with_suffix(".part")
+                torch.save(
+                    {
+                        "step": step + 1,
+                        "codec": codec.state_dict(),
+                        "optimiser": optimiser.state_dict(),
+                        "averages": [(a.count, a.total) for a in averages],
+                        "config": asdict(codec.config),
+                    },
+                    part,
+                )
+                part.replace(file)
+            progress.update(bar, completed=step + 1)
+    return codec

@@ -1,0 +1,1 @@
+"""From text to training shards: questions, voices, augmentation, features and codes."""

@@ -1,0 +1,89 @@
+"""Draws training samples: a task, a question of the corpus, one of its recordings, the answer's text and codes."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from omni2.prompt import PromptBuilder
+from omni2.tokens import TokenLayout
+from omni2.train.data.questions import Item
+from omni2.train.data.shards import Spoken
+from omni2.train.samples import Sample, make_sample
+from omni2.train.stages import Stage, Task
+
+UNKNOWN_SHARE = 0.15  # of all questions are out of scope
+MASKED_SHARE = 0.4  # of the recordings lose some frames
+
+
+class Mixture:
+    """The samples of a stage; `frames` maps an answer's text to its codec frames (n, 7) and may be empty before speech.
+
+    Intents are drawn evenly, then a phrasing, then a recording of it; the last item is the out-of-scope one.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        spoken: Sequence[Spoken],
+        frames: Mapping[str, Tensor],
+        tokenizer: Tokenizer,
+        layout: TokenLayout,
+        audio_stride: int,
+    ) -> None:
+        self.items, self.frames, self.tokenizer, self.layout = items, frames, tokenizer, layout
+        self.builder = PromptBuilder(layout, audio_stride)
+        self.recordings: dict[str, list[Spoken]] = defaultdict(list)
+        for one in spoken:
+            self.recordings[one.text].append(one)
+
+    def encode(self, text: str) -> list[int]:
+        """Text → ids."""
+        return cast(list[int], self.tokenizer.encode(text).ids)
+
+    def draw(self, stage: Stage, rng: np.random.Generator) -> Sample:
+        """One sample."""
+        tasks = list(stage.mixture)
+        shares = np.array([stage.mixture[task] for task in tasks])
+        task = tasks[rng.choice(len(tasks), p=shares / shares.sum())]
+        scope = len(self.items) - 1
+        item = self.items[scope if rng.random() < UNKNOWN_SHARE else rng.integers(scope)]
+        phrasing = item.train[rng.integers(len(item.train))]
+        return self.sample(task, item, phrasing, rng)
+
+    def sample(self, task: Task, item: Item, phrasing: str, rng: np.random.Generator) -> Sample:
+        """The sample of one task about one question."""
+        reply, frames = "text" if task.endswith("T2") else "speech", None
+        if task.startswith("A1"):
+            takes = self.recordings[phrasing]
+            audio = masked(takes[rng.integers(len(takes))].features.float(), rng)
+            prompt = self.builder.transcription(audio) if task == "A1T1" else self.builder.spoken(audio, reply)  # type: ignore[arg-type]
+        elif task == "T1A1":
+            prompt = self.builder.reading(self.encode(item.answer))
+        else:
+            prompt = self.builder.typed(self.encode(phrasing), reply)  # type: ignore[arg-type]
+        if prompt.audio_out:
+            frames = self.frames[item.answer]
+        return make_sample(prompt, self.encode(phrasing if task == "A1T1" else item.answer), frames, self.layout)
+
+    def batches(self, stage: Stage, size: int, step: int, seed: int, rank: int, group: int = 8) -> list[list[Sample]]:
+        """`group` batches for the steps from `step` on, samples of like length together, drawn from (seed, rank, step)."""
+        rng = np.random.default_rng((seed, rank, step))
+        drawn = sorted((self.draw(stage, rng) for _ in range(size * group)), key=len)
+        chunks = [drawn[i : i + size] for i in range(0, len(drawn), size)]
+        return [chunks[i] for i in rng.permutation(group)]
+
+
+def masked(features: Tensor, rng: np.random.Generator) -> Tensor:
+    """Features (T, width) with up to two stretches of at most 8 frames set to zero, in `MASKED_SHARE` of the cases."""
+    if rng.random() >= MASKED_SHARE:
+        return features
+    features = features.clone()
+    for _ in range(rng.integers(1, 3)):
+        start = int(rng.integers(features.shape[0]))
+        features[start : start + int(rng.integers(1, 9))] = 0
+    return features + 0.05 * features.std() * torch.from_numpy(rng.standard_normal(features.shape, np.float32))

@@ -1,0 +1,57 @@
+"""Training samples of the language model: a prompt, then the answer's tokens in all eight layers and where they count."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from omni2.prompt import Prompt
+from omni2.tokens import AUDIO_LAYERS, LAYERS, TokenLayout, delay
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Sample:
+    """`prompt`, then `targets` (8, S): what each layer has to emit at each step, `IGNORE` where nothing is learned."""
+
+    prompt: Prompt
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.prompt) + self.targets.shape[1]
+
+
+def make_sample(prompt: Prompt, text: Sequence[int], frames: Tensor | None, layout: TokenLayout) -> Sample:
+    """Text ids and, for spoken replies, codec frames (n, 7) → what the model has to say after `prompt`."""
+    if frames is None:
+        targets = torch.full((LAYERS, len(text) + 1), IGNORE)
+    else:
+        audio = delay(frames, layout, max(frames.shape[0] + LAYERS, len(text) + 1))
+        targets = torch.cat([audio, torch.full((1, audio.shape[1]), IGNORE)])
+    targets[-1, : len(text) + 1] = torch.tensor([*text, layout.eot])
+    return Sample(prompt, targets)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples side by side: ids (B, 8, T) padded on the right, targets alike, aligned with the positions that emit."""
+
+    ids: Tensor
+    targets: Tensor
+    samples: list[Sample]
+
+
+def collate(samples: list[Sample], layout: TokenLayout) -> Batch:
+    """Inputs at an answer's step are the targets of the step before, `pad` where nothing is learned."""
+    pads = torch.tensor([layout.pad_audio] * AUDIO_LAYERS + [layout.pad_text])[:, None]
+    length = max(len(s) for s in samples) - 1
+    ids = pads.expand(len(samples), LAYERS, length).clone()
+    targets = torch.full_like(ids, IGNORE)
+    for i, sample in enumerate(samples):
+        n, steps = len(sample.prompt), sample.targets.shape[1]
+        ids[i, :, :n] = sample.prompt.ids
+        ids[i, :, n : n + steps - 1] = torch.where(sample.targets == IGNORE, pads, sample.targets)[:, :-1]
+        targets[i, :, n - 1 : n - 1 + steps] = sample.targets
+    return Batch(ids, targets, samples)

@@ -1,0 +1,27 @@
+"""The stages of training: what is learned in which mixture, how long and how fast."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Task = Literal["A1T1", "A1T2", "T1T2", "A1A2", "T1A2", "T1A1"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: shares of the tasks (they need not add up to one), steps of the optimiser, peak learning rate."""
+
+    name: str
+    mixture: Mapping[Task, float]
+    steps: int
+    learning_rate: float
+    warmup: int = 200
+
+
+UNDERSTAND = Stage("understand", {"A1T1": 0.25, "A1T2": 0.5, "T1T2": 0.25}, steps=4000, learning_rate=1e-3)
+SPEAK = Stage(
+    "speak",
+    {"A1A2": 0.45, "T1A2": 0.12, "T1A1": 0.08, "A1T2": 0.2, "A1T1": 0.1, "T1T2": 0.05},
+    steps=6000,
+    learning_rate=1e-3,
+)

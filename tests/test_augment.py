@@ -1,0 +1,121 @@
+import time
+
+import numpy as np
+import pytest
+
+from omni2.errors import InputError
+from omni2.train.data import augment as module
+from omni2.train.data.augment import SAMPLE_RATE, augment
+
+
+def speech(seconds: float = 2.0) -> np.ndarray:
+    """A buzz that rises and falls, the shape of speech."""
+    t = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    buzz = sum(np.sin(2 * np.pi * 140 * k * t) / k for k in range(1, 20))
+    return (0.2 * buzz * np.sin(2 * np.pi * 3 * t) ** 2).astype(np.float32)
+
+
+def power_outside(wave: np.ndarray, low: float, high: float) -> float:
+    power = np.abs(np.fft.rfft(wave)) ** 2
+    frequency = np.fft.rfftfreq(wave.size, 1 / SAMPLE_RATE)
+    return float(power[(frequency < low) | (frequency > high)].sum() / power.sum())
+
+
+def is_scaled(wave: np.ndarray, source: np.ndarray) -> bool:
+    return wave.size == source.size and np.allclose(
+        wave, source * (np.abs(wave).max() / np.abs(source).max()), atol=1e-5
+    )
+
+
+def test_the_same_generator_gives_the_same_sound():
+    first, second = ([augment(speech(), rng) for _ in range(20)] for rng in map(np.random.default_rng, (7, 7)))
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not all(is_scaled(one, first[0]) for one in first)
+
+
+def test_about_a_third_changes_only_in_gain():
+    rng, source = np.random.default_rng(0), speech(0.5)
+    clean = sum(is_scaled(augment(source, rng), source) for _ in range(400))
+    assert 0.26 < clean / 400 < 0.46  # the other changes may all be left out too
+
+
+def test_results_stay_in_range_and_near_the_length():
+    rng, source = np.random.default_rng(1), speech()
+    kept = source.copy()
+    for _ in range(100):
+        wave = augment(source, rng)
+        assert wave.dtype == np.float32
+        assert 0.09 < np.abs(wave).max() <= 1.0
+        assert source.size / 1.13 < wave.size < source.size / 0.89 + 0.8 * SAMPLE_RATE + 1
+    np.testing.assert_array_equal(source, kept)
+
+
+@pytest.mark.parametrize("wave", [np.zeros(800, np.float32), np.ones(1, np.float32), np.ones(7, np.float32)])
+def test_silence_and_scraps_survive(wave):
+    rng = np.random.default_rng(2)
+    for _ in range(60):
+        assert np.isfinite(augment(wave, rng)).all()
+
+
+@pytest.mark.parametrize("wave", [np.zeros(0, np.float32), np.zeros((2, 9), np.float32), np.array([0, np.nan])])
+def test_unusable_waves_are_refused(wave):
+    with pytest.raises(InputError, match="cannot augment"):
+        augment(wave, np.random.default_rng(0))
+
+
+def test_speed_changes_length_and_pitch():
+    tone = np.sin(2 * np.pi * 1000 * np.arange(16000) / SAMPLE_RATE).astype(np.float32)
+    fast = module.change_speed(tone, 1.1)
+    assert abs(fast.size - 16000 / 1.1) <= 2
+    assert abs(np.abs(np.fft.rfft(fast)).argmax() * SAMPLE_RATE / fast.size - 1100) < 3
+
+
+def test_telephone_keeps_only_its_band():
+    noise = np.random.default_rng(0).standard_normal(16384).astype(np.float32)
+    assert power_outside(noise, 290, 3410) > 0.5
+    assert power_outside(module.telephone(noise), 290, 3410) < 1e-3
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
+def test_coloured_noise_falls_as_it_should(exponent):
+    noise = module.coloured(1 << 17, exponent, np.random.default_rng(0))
+    power = np.abs(np.fft.rfft(noise)) ** 2
+    low, high = (power[(1 << 13) * k // 8 : (1 << 13) * k // 4].mean() for k in (1, 8))
+    assert low / high == pytest.approx(8 ** (2 * exponent), rel=0.2)
+
+
+def test_noise_keeps_the_promised_ratio():
+    rng, source = np.random.default_rng(3), speech()
+    for _ in range(40):
+        noise = module.add_noise(source, rng) - source
+        ratio = 10 * np.log10(np.square(source).mean() / np.square(noise).mean())
+        assert 4.9 < ratio < 30.1
+
+
+def test_a_room_adds_a_tail_and_keeps_the_direct_sound():
+    click = np.zeros(8000, np.float32)
+    click[100] = 1
+    heard = module.add_room(click, np.random.default_rng(0))
+    assert heard.size == click.size
+    assert np.abs(heard[:100]).max() < 1e-5
+    assert heard[100] == pytest.approx(1, abs=1e-4)
+    assert 0.02 < np.square(heard[101:]).sum() < 0.8
+    assert np.abs(heard[-1000:]).max() < 1e-3
+
+
+def test_soft_clipping_flattens_but_keeps_the_sign():
+    source = speech()
+    clipped = module.soft_clip(source, 4.0)
+    assert np.abs(clipped).max() <= np.abs(source).max()
+    assert np.square(clipped).mean() > 2 * np.square(source).mean()
+    assert (np.sign(clipped) == np.sign(source)).all()
+
+
+@pytest.mark.slow
+def test_two_seconds_take_milliseconds():
+    rng, source = np.random.default_rng(0), speech()
+    started = time.process_time()
+    for _ in range(100):
+        augment(source, rng)
+    assert time.process_time() - started < 1.0  # 10 ms each on a busy machine; about 1 ms on an idle one

