@@ -104,7 +104,7 @@ def _resample(wave: Wave, rate: float) -> Wave:
     """`wave` (samples,) from `rate` Hz to 16 kHz (soxr, high quality)."""
     if rate == SAMPLE_RATE or not wave.size:
         return wave
-    import soxr  # type: ignore[import-untyped]
+    import soxr
 
     resampled: Wave = soxr.resample(wave, rate, SAMPLE_RATE)
     return resampled

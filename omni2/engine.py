@@ -12,6 +12,7 @@ between any two steps.  Whoever waits for a step drives the loop; there is no th
 import threading
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from omni2.config import Sampling
-from omni2.errors import BusyError, ContextLengthError
+from omni2.errors import BusyError, ContextLengthError, InputError
 from omni2.model import KVCache, OmniLM, Rows
 from omni2.prompt import Prompt
 from omni2.sampling import sample
@@ -81,10 +82,13 @@ class Conversation(Iterator[Step]):
         self._engine, self._turn = engine, turn
 
     def __next__(self) -> Step:
-        return self._engine.wait(self._turn)
+        step = self._engine.wait(self._turn)
+        if step is None:
+            raise StopIteration
+        return step
 
     def close(self) -> None:
-        """Stop decoding within the step under way and free the rows; safe to call twice."""
+        """Stop decoding, at the latest with the end of the step under way, and free the rows; safe to call twice."""
         self._engine.cancel(self._turn)
 
 
@@ -98,6 +102,7 @@ class Engine:
         self.cache = KVCache(lm.config, slots, weight.dtype, weight.device)
         self._free = list(reversed(range(slots)))
         self._turns: list[Turn] = []
+        self._closed: deque[Turn] = deque()  # to be taken out by whoever holds the lock
         self._lock = threading.Lock()
 
     @property
@@ -108,13 +113,18 @@ class Engine:
     def submit(self, prompt: Prompt, sampling: Sampling | None = None) -> Conversation:
         """Prefill `prompt` and join the batch.
 
-        Raises ContextLengthError if it leaves no room for an answer, BusyError if no rows are free.
+        Raises ContextLengthError if it leaves no room for an answer, BusyError if no rows are free, InputError for a seed
+        that is none.
         """
         sampling = sampling or Sampling()
         limit = min(sampling.max_tokens or self.lm.config.block_size, self.lm.config.block_size)
         if len(prompt) >= limit:
             raise ContextLengthError(f"the turn takes {len(prompt)} of {limit} positions; shorten it")
-        with self._lock:
+        try:
+            generator = torch.Generator().manual_seed(sampling.seed)
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise InputError(f"a seed is a whole number of at most 64 bits, not {sampling.seed}") from error
+        with self._alone():
             count = 2 if prompt.paired else 1
             if len(self._free) < count:
                 raise BusyError(f"all {self.cache.keys.shape[1]} rows are taken; try again later")
@@ -124,22 +134,49 @@ class Engine:
             except BaseException:
                 self._free += slots
                 raise
-            turn = Turn(rows, prompt, sampling, limit, torch.Generator().manual_seed(sampling.seed))
+            turn = Turn(rows, prompt, sampling, limit, generator)
             self._turns.append(turn)
         return Conversation(self, turn)
 
-    def wait(self, turn: Turn) -> Step:
-        """The next step of `turn`, decoding for all until it is there.  Raises StopIteration behind the last one."""
-        with self._lock:
-            while not turn.steps:
-                if turn.finished:
-                    raise StopIteration
+    def wait(self, turn: Turn) -> Step | None:
+        """The next step of `turn`, decoding for all until it is there; None behind the last one."""
+        with self._alone():
+            while not turn.steps and not turn.finished:
                 self._advance()
-            return turn.steps.popleft()
+                self._reap()
+            return turn.steps.popleft() if turn.steps else None
 
     def cancel(self, turn: Turn) -> None:
-        """Take `turn` out of the batch; what it had decoded ahead is thrown away."""
-        with self._lock:
+        """Take `turn` out of the batch; what it had decoded ahead is thrown away.
+
+        Never waits: the garbage collector may close a conversation in the midst of a step, in the thread that makes it.
+        If a step is under way, its end takes the turn out.
+        """
+        self._closed.append(turn)
+        self._tidy()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the lock; what was closed before or meanwhile is taken out."""
+        try:
+            with self._lock:
+                self._reap()
+                yield
+        finally:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Take out what was closed, unless another call holds the lock: that one will."""
+        while self._closed and self._lock.acquire(blocking=False):
+            try:
+                self._reap()
+            finally:
+                self._lock.release()
+
+    def _reap(self) -> None:
+        """Take out what was closed; the lock is held."""
+        while self._closed:
+            turn = self._closed.popleft()
             turn.steps.clear()
             self._leave(turn)
 

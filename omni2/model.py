@@ -138,7 +138,7 @@ class OmniLM(nn.Module):
         self.offsets: Tensor
 
     def adapt(self, features: Tensor, modality: Modality) -> Tensor:
-        """Encoder features (n, width) → (positions, n_embd); a last group shorter than the stride is filled with zeros."""
+        """Encoder features (n, width) → (positions, n_embd); a last group short of the stride is filled with zeros."""
         if modality == "image":
             assert self.vision_adapter is not None
             pictured: Tensor = self.vision_adapter(features)
@@ -194,7 +194,7 @@ class OmniLM(nn.Module):
     def audio_logits(self, hidden: Tensor) -> Tensor:
         """(..., n_embd) → (..., 7, audio_block)."""
         logits = F.linear(hidden, self.embedding.weight[self.layout.text_block : self.layout.vocab_size])
-        return logits.unflatten(-1, (AUDIO_LAYERS, self.layout.audio_block))
+        return logits.view(*logits.shape[:-1], AUDIO_LAYERS, self.layout.audio_block)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

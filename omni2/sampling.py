@@ -20,5 +20,5 @@ def sample(logits: Tensor, pick: Pick, generator: torch.Generator) -> Tensor:
     shares = ordered.softmax(-1)
     before = shares.cumsum(-1) - shares
     shares = shares.masked_fill(before >= pick.top_p, 0)
-    drawn = torch.multinomial(shares, 1, generator=generator)
-    return ids.gather(-1, drawn)[:, 0]
+    drawn = torch.multinomial(shares.to(generator.device), 1, generator=generator)
+    return ids.gather(-1, drawn.to(ids.device))[:, 0]

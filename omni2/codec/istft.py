@@ -58,8 +58,8 @@ class ConvNeXtBlock(nn.Module):
         self.scale = nn.Parameter(torch.full((width,), 0.2))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.depthwise(x).transpose(1, 2))
-        y = self.down(F.gelu(self.up(y))) * self.scale
+        h = self.norm(self.depthwise(x).transpose(1, 2))
+        y: Tensor = self.down(F.gelu(self.up(h))) * self.scale
         return x + y.transpose(1, 2)
 
 

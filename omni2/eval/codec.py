@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-import soxr  # type: ignore[import-untyped]
+import soxr
 
 from omni2.errors import InputError, OmniError
 
@@ -23,7 +23,7 @@ def stoi(reference: Wave, degraded: Wave, rate: int) -> float:
     The longer one is cut. Raises InputError for less than about 0.4 s of sound, OmniError if pystoi is missing.
     """
     try:
-        from pystoi import stoi as measure  # type: ignore[import-untyped]
+        from pystoi import stoi as measure
     except ImportError as error:
         raise OmniError("pystoi is missing: pip install pystoi") from error
     pair = [soxr.resample(wave, rate, STOI_RATE) for wave in _same_length(reference, degraded)]

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from omni2.codec.istft import Codebook, IstftCodec, IstftConfig
+from omni2.train.losses import EnvelopeLoss, SpectralLoss
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class CodecTraining:
     learning_rate: float = 1e-3
     warmup: int = 300
     commitment: float = 0.5
+    envelope: float = 1.0
     decay: float = 0.99
     seed: int = 0
     save_every: int = 500
@@ -75,38 +77,6 @@ def quantise(codec: IstftCodec, latents: Tensor, averages: list[CodebookAverage]
     return total, commitment, perplexities
 
 
-class SpectralLoss(torch.nn.Module):
-    """L1 of log-mels plus relative error of magnitudes, at four resolutions."""
-
-    def __init__(self, sample_rate: int) -> None:
-        super().__init__()
-        from omni2.codec.istft import mel_filters
-
-        self.sizes = ((256, 40), (512, 64), (1024, 80), (2048, 128))
-        for n_fft, n_mels in self.sizes:
-            config = IstftConfig(sample_rate=sample_rate, n_fft=n_fft, n_mels=n_mels)
-            filters = mel_filters(config)
-            self.register_buffer(f"mels{n_fft}", filters[filters.sum(1) > 0])
-            self.register_buffer(f"window{n_fft}", torch.hann_window(n_fft))
-
-    def forward(self, made: Tensor, target: Tensor) -> Tensor:
-        """Samples (B, n) each → scalar."""
-        loss = made.new_zeros(())
-        for n_fft, _ in self.sizes:
-            window, mels = getattr(self, f"window{n_fft}"), getattr(self, f"mels{n_fft}")
-            both = torch.cat([made, target])
-            magnitude = (
-                torch.view_as_real(torch.stft(both, n_fft, n_fft // 4, window=window, return_complex=True))
-                .square()
-                .sum(-1)
-                + 1e-9
-            ).sqrt()
-            a, b = magnitude.chunk(2)
-            la, lb = (mels @ magnitude).clamp(min=1e-4).log().chunk(2)
-            loss = loss + (la - lb).abs().mean() + 0.5 * (a - b).abs().sum() / b.sum().clamp(min=1e-3)
-        return loss / len(self.sizes)
-
-
 def batches(speech: np.ndarray, training: CodecTraining, frame_size: int, step: int) -> Tensor:
     """(batch, frames * frame_size) float32 of random cuts, drawn from (seed, step)."""
     rng = np.random.default_rng((training.seed, step))
@@ -125,7 +95,7 @@ def train_codec(
     books = [book for book in codec.codebooks if isinstance(book, Codebook)]
     averages = [CodebookAverage(book, training.decay) for book in books]
     optimiser = torch.optim.AdamW(codec.parameters(), training.learning_rate, betas=(0.8, 0.99), weight_decay=0.01)
-    spectral = SpectralLoss(codec.sample_rate)
+    spectral, envelopes = SpectralLoss(codec.sample_rate), EnvelopeLoss(codec.sample_rate)
     folder.mkdir(parents=True, exist_ok=True)
     file, first = folder / "codec.pt", 0
     if file.exists():
@@ -148,15 +118,17 @@ def train_codec(
                 quantised, commitment, perplexities = quantise(codec, latents, averages)
                 made = codec.synthesise(quantised)
             reconstruction = spectral(made.float(), wave)
-            loss = reconstruction + training.commitment * commitment
+            envelope = envelopes(made.float(), wave)
+            loss = reconstruction + training.envelope * envelope + training.commitment * commitment
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
             optimiser.step()
             if step % 50 == 0:
                 row = {
                     "step": step,
                     "loss": reconstruction.item(),
+                    "envelope": envelope.item(),
                     "commitment": commitment.item(),
                     "perplexity": perplexities,
                     "seconds": time.monotonic() - began,

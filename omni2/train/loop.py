@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from omni2.model import OmniLM
 from omni2.tokens import AUDIO_LAYERS, TEXT_LAYER
 from omni2.train.mixture import Mixture
-from omni2.train.samples import IGNORE, Batch, collate
+from omni2.train.samples import IGNORE, Batch, Sample, collate
 from omni2.train.stages import Stage
 
 
@@ -34,7 +34,7 @@ class Training:
 
 
 def losses(lm: OmniLM, batch: Batch) -> dict[str, Tensor]:
-    """Mean cross-entropy in nats a token: "text" and "audio", the latter over seven layers; zero where there is none."""
+    """Mean cross-entropy in nats a token: "text" and "audio" (over its seven layers); zero where there is none."""
     hidden = lm(lm.embed(batch.ids, [s.prompt.spans for s in batch.samples]))
     text_targets, audio_targets = batch.targets[:, TEXT_LAYER], batch.targets[:, :AUDIO_LAYERS].transpose(1, 2)
     says, sounds = text_targets != IGNORE, audio_targets[..., 0] != IGNORE
@@ -51,7 +51,7 @@ def share_gradients(lm: OmniLM) -> None:
     flat = torch.cat([g.reshape(-1) for g in gradients])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    for p, piece in zip(lm.parameters(), flat.split([g.numel() for g in gradients]), strict=True):
+    for p, piece in zip(lm.parameters(), torch.split(flat, [g.numel() for g in gradients]), strict=True):
         p.grad = piece.view_as(p)
 
 
@@ -79,17 +79,17 @@ def train(lm: OmniLM, mixture: Mixture, stages: Sequence[Stage], folder: Path, t
         for index in range(done["stage"], len(stages)):
             stage, first = stages[index], done["step"] if index == done["stage"] else 0
             bar = progress.add_task(stage.name, total=stage.steps, completed=first)
-            waiting: list[list[object]] = []
+            waiting: list[list[Sample]] = []
             for step in range(first, stage.steps):
                 if step % 8 == 0 or not waiting:
                     waiting = list(
                         mixture.batches(stage, training.batch, step - step % 8, training.seed + index, rank)
-                    )[step % 8 :]  # type: ignore[arg-type]
-                batch = collate(waiting.pop(0), mixture.layout)  # type: ignore[arg-type]
+                    )[step % 8 :]
+                batch = collate(waiting.pop(0), mixture.layout)
                 with torch.autocast("cpu", torch.bfloat16):
                     parts = losses(lm, batch)
                 optimiser.zero_grad(set_to_none=True)
-                (parts["text"] + parts["audio"]).backward()
+                torch.autograd.backward(parts["text"] + parts["audio"])
                 if world > 1:
                     share_gradients(lm)
                 norm = torch.nn.utils.clip_grad_norm_(lm.parameters(), training.clip)

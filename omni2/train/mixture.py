@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import numpy as np
 import torch
@@ -43,7 +42,7 @@ class Mixture:
 
     def encode(self, text: str) -> list[int]:
         """Text → ids."""
-        return cast(list[int], self.tokenizer.encode(text).ids)
+        return self.tokenizer.encode(text).ids
 
     def draw(self, stage: Stage, rng: np.random.Generator) -> Sample:
         """One sample."""
@@ -51,7 +50,7 @@ class Mixture:
         shares = np.array([stage.mixture[task] for task in tasks])
         task = tasks[rng.choice(len(tasks), p=shares / shares.sum())]
         scope = len(self.items) - 1
-        item = self.items[scope if rng.random() < UNKNOWN_SHARE else rng.integers(scope)]
+        item = self.items[scope if rng.random() < UNKNOWN_SHARE else int(rng.integers(scope))]
         phrasing = item.train[rng.integers(len(item.train))]
         return self.sample(task, item, phrasing, rng)
 
@@ -71,7 +70,7 @@ class Mixture:
         return make_sample(prompt, self.encode(phrasing if task == "A1T1" else item.answer), frames, self.layout)
 
     def batches(self, stage: Stage, size: int, step: int, seed: int, rank: int, group: int = 8) -> list[list[Sample]]:
-        """`group` batches for the steps from `step` on, samples of like length together, drawn from (seed, rank, step)."""
+        """`group` batches for the steps from `step` on, drawn from (seed, rank, step), like lengths together."""
         rng = np.random.default_rng((seed, rank, step))
         drawn = sorted((self.draw(stage, rng) for _ in range(size * group)), key=len)
         chunks = [drawn[i : i + size] for i in range(0, len(drawn), size)]

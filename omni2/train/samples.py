@@ -1,4 +1,4 @@
-"""Training samples of the language model: a prompt, then the answer's tokens in all eight layers and where they count."""
+"""Training samples of the language model: a prompt, then what to emit in all eight layers, and where it counts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

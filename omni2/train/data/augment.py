@@ -5,7 +5,7 @@ heard = augment(wave, np.random.default_rng(7))
 
 import numpy as np
 import numpy.typing as npt
-import soxr  # type: ignore[import-untyped]
+import soxr
 
 from omni2.errors import InputError
 

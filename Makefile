@@ -1,0 +1,59 @@
+# `make demo` and `make test` are all a newcomer needs; each makes what it lacks and skips what is there.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3 python; do $$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+WHISPER := openai-whisper==20250625
+
+VENV := .venv
+BIN := $(VENV)/bin
+OMNI2 := $(BIN)/omni2
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
+
+.DELETE_ON_ERROR:
+.PHONY: demo test check assets clean
+
+demo: $(VENV)/.installed
+	@echo 'Question  examples/audio/capital.wav: "What is the capital of France?"'
+	@echo 'Answer    of the embedded model:'
+	@$(OMNI2) ask examples/audio/capital.wav --save answer.wav
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+assets: $(VENV)/.dev
+	$(OMNI2) data speech
+	$(OMNI2) train codec
+	$(OMNI2) data questions
+	$(OMNI2) data codes
+	$(OMNI2) train lm
+	$(OMNI2) train assets
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis answer.wav
+
+# torch comes first and pinned: a later `pip install` then leaves it alone.
+$(VENV)/.torch:
+	@test -n '$(PYTHON)' || { echo 'No Python 3.10, 3.11 or 3.12 with venv was found; install one (Debian: apt-get install python3 python3-venv) or give PYTHON=...' >&2; exit 1; }
+	@echo 'Making $(VENV) with $(PYTHON)'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo 'Installing $(TORCH); this is the large one'
+	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)'
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml
+	@echo 'Installing omni2'
+	@$(PIP) -e .
+	@touch $@
+
+# openai-whisper without its dependencies: they include triton, and the tests need none of them.
+$(VENV)/.dev: $(VENV)/.installed pyproject.toml
+	@echo 'Installing what tests, checks and training need'
+	@$(PIP) -e '.[dev]'
+	@$(PIP) --no-deps $(WHISPER)
+	@touch $@

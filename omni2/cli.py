@@ -1,0 +1,193 @@
+"""The command line: `omni2 ask | transcribe | speak | convert`, and what makes and measures the embedded model."""
+
+import json
+import sys
+import time
+import wave
+from collections.abc import Callable
+from enum import Enum
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
+
+import typer
+
+from omni2.errors import InputError, OmniError
+from omni2.eval.cli import evaluate
+from omni2.train.cli import data, train
+
+if TYPE_CHECKING:
+    from omni2.omni import Answer, AnswerStream, OmniModel, Samples
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Spoken conversation with Mini-Omni2 models.")
+app.add_typer(data, name="data")
+app.add_typer(train, name="train")
+app.add_typer(evaluate, name="eval")
+
+Model = Annotated[str, typer.Option(help="nano, a folder, or a hub id such as gpt-omni/mini-omni2")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, mps …")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object a line")]
+Save = Annotated[Path | None, typer.Option(help="write the spoken answer to this wav file")]
+
+
+class Reply(str, Enum):
+    """How to answer."""
+
+    speech = "speech"
+    text = "text"
+
+
+def plain_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Errors of the library become one line on stderr: status 2 for input that cannot be used, 1 for all else."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except OmniError as error:
+            typer.echo(f"omni2: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2 if isinstance(error, InputError) else 1) from error
+        except OSError as error:
+            typer.echo(f"omni2: {error}", err=True)
+            raise typer.Exit(1) from error
+
+    return run
+
+
+@app.command()
+@plain_errors
+def ask(
+    question: Annotated[Path | None, typer.Argument(help="a sound file with the question")] = None,
+    text: Annotated[str | None, typer.Option(help="a typed question")] = None,
+    image: Annotated[Path | None, typer.Option(help="a picture; alone it is described")] = None,
+    reply: Annotated[Reply, typer.Option(help="speech and text, or text alone")] = Reply.speech,
+    save: Save = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy; for text and sound alike")] = 0.0,
+    top_k: Annotated[int, typer.Option(help="draw from the best so many; 0 is off")] = 0,
+    top_p: Annotated[float, typer.Option(help="draw from this share of the probability; 1 is off")] = 1.0,
+    seed: int = 0,
+    model: Model = "nano",
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Ask a question; the words appear as they are spoken."""
+    from omni2.config import Pick, Sampling
+
+    pick = Pick(temperature, top_k, top_p)
+    loaded = _load(model, device)
+    began = time.perf_counter()
+    chunks = loaded.stream(
+        question, text=text, image=image, reply=reply.value, sampling=Sampling(pick, pick, seed=seed)
+    )
+    _tell(chunks, loaded.sample_rate, began, as_json, save)
+
+
+@app.command()
+@plain_errors
+def transcribe(
+    file: Annotated[Path, typer.Argument(help="a sound file")],
+    model: Model = "nano",
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Write down what is said."""
+    heard = _load(model, device).transcribe(file)
+    typer.echo(json.dumps({"type": "transcript", "text": heard}) if as_json else heard)
+
+
+@app.command()
+@plain_errors
+def speak(
+    text: Annotated[str, typer.Argument(help="what to read aloud")],
+    save: Save = None,
+    model: Model = "nano",
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Read a sentence aloud."""
+    loaded = _load(model, device)
+    began = time.perf_counter()
+    _tell(loaded.read_aloud(text), loaded.sample_rate, began, as_json, save)
+
+
+@app.command()
+@plain_errors
+def convert(
+    folder: Annotated[str, typer.Argument(help="a released folder or hub id")],
+    out: Annotated[Path, typer.Argument(help="where to write the converted model")],
+    half: Annotated[bool, typer.Option("--half", help="store float16 instead of float32")] = False,
+    as_json: Json = False,
+) -> None:
+    """Turn a released checkpoint into safetensors and a config.json, which load faster."""
+    import torch
+
+    from omni2.checkpoint import save
+    from omni2.hub import load_bundle
+
+    bundle = load_bundle(folder)
+    save(bundle, out, torch.float16 if half else torch.float32)
+    report = {"type": "converted", "out": str(out), "abilities": sorted(bundle.abilities)}
+    typer.echo(json.dumps(report) if as_json else f"{out}: {', '.join(sorted(bundle.abilities))}")
+
+
+def _load(name: str, device: str) -> "OmniModel":
+    from omni2.omni import OmniModel
+
+    try:
+        return OmniModel.from_pretrained(name, device=device)
+    except RuntimeError as error:  # torch's words for a device that is not there
+        raise InputError(f"cannot use the device {device!r}: {str(error).splitlines()[0]}") from error
+
+
+def _tell(chunks: "AnswerStream", rate: int, began: float, as_json: bool, save: Path | None) -> None:
+    """Print an answer as it comes and keep its sound."""
+
+    def each(text: str, samples: int) -> None:
+        if as_json:
+            typer.echo(json.dumps({"type": "chunk", "text": text, "samples": samples}))
+        else:
+            typer.echo(text, nl=False)
+        sys.stdout.flush()
+
+    answer = chunks.collect(began, each)
+    if save is not None:
+        write_wav(save, answer.audio, rate)
+    typer.echo(json.dumps(summary(answer)) if as_json else f"\n{_figures(answer, save)}")
+
+
+def summary(answer: "Answer") -> dict[str, object]:
+    """The last object of `--json`: what was said and how long it took."""
+    times = answer.timings
+    return {
+        "type": "answer",
+        "text": answer.text,
+        "seconds": round(times.audio, 3),
+        "first_audio_ms": None if times.first_audio is None else round(1000 * times.first_audio),
+        "rtf": None if times.rtf is None else round(times.rtf, 3),
+        "finish_reason": answer.finish_reason,
+    }
+
+
+def _figures(answer: "Answer", save: Path | None) -> str:
+    times = answer.timings
+    if times.first_audio is None or times.rtf is None:
+        return f"[text after {times.total:.2f} s]"
+    kept = f", written to {save}" if save is not None else ""
+    return (
+        f"[first sound after {1000 * times.first_audio:.0f} ms, {times.audio:.1f} s of speech, "
+        f"real-time factor {times.rtf:.2f}{kept}]"
+    )
+
+
+def write_wav(path: Path, samples: "Samples", rate: int) -> None:
+    """Write samples (n,) float32 in [-1, 1] as a 16-bit mono wav file."""
+    from omni2.codec.stream import to_pcm16
+
+    with path.open("wb") as file, wave.open(file) as wav:
+        wav.setnchannels(1)
+        wav.setsampwidth(2)
+        wav.setframerate(rate)
+        wav.writeframes(to_pcm16(samples))

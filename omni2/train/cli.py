@@ -1,0 +1,61 @@
+"""`omni2 data …` and `omni2 train …`: the embedded model's parts, one command each, all resumable."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+data = typer.Typer(no_args_is_help=True, help="Make training data: speech, questions, codes.")
+train = typer.Typer(no_args_is_help=True, help="Train the parts of the embedded model and put them together.")
+
+Runs = Annotated[Path, typer.Option(help="the folder that holds all parts and logs")]
+
+
+@data.command()
+def speech(runs: Runs = Path("runs"), hours: float = 2.5) -> None:
+    """Read dictionary definitions aloud in the answer voice (needs Debian's wordnet-base)."""
+    from omni2.train.nano import Workshop, make_speech
+
+    make_speech(Workshop(runs), hours)
+
+
+@data.command()
+def questions(runs: Runs = Path("runs"), passes: int = 4, workers: int = 2) -> None:
+    """Say the training questions in many voices and keep encoder features (needs flite and espeak-ng)."""
+    from omni2.train.nano import Workshop, make_questions
+
+    make_questions(Workshop(runs), passes, workers)
+
+
+@data.command()
+def codes(runs: Runs = Path("runs")) -> None:
+    """Say the answers in the answer voice and keep the trained codec's codes."""
+    from omni2.train.nano import Workshop, make_codes
+
+    make_codes(Workshop(runs))
+
+
+@train.command()
+def codec(runs: Runs = Path("runs"), steps: int = 3700, threads: int = 2) -> None:
+    """Train the codec."""
+    from omni2.train.nano import Workshop, make_codec
+
+    make_codec(Workshop(runs), steps, threads)
+
+
+@train.command()
+def lm(
+    runs: Runs = Path("runs"), understand: int = 1500, speak: int = 2200, batch: int = 32, processes: int = 2
+) -> None:
+    """Train the language model: first to understand and write, then to speak."""
+    from omni2.train.nano import Workshop, make_lm
+
+    make_lm(Workshop(runs), understand, speak, batch, processes)
+
+
+@train.command()
+def assets(runs: Runs = Path("runs"), out: Path | None = None) -> None:
+    """Put the trained parts together as a model folder, by default the package's own."""
+    from omni2.train.nano import ASSETS, Workshop, make_assets
+
+    make_assets(Workshop(runs), out or ASSETS)
