@@ -36,7 +36,6 @@ FORMAT = 1
 CONFIG, MODEL, CODEC, TOKENIZER = "config.json", "model.safetensors", "codec.safetensors", "tokenizer.json"
 AUDIO_ENCODER, VISION_ENCODER = "audio_encoder.safetensors", "vision_encoder.safetensors"
 FILES = (CONFIG, MODEL, AUDIO_ENCODER, VISION_ENCODER, CODEC, TOKENIZER)
-
 POSITIONS = "positional_embedding"  # of the audio encoder: stored only where it differs from the exact sinusoids
 
 T = TypeVar("T")
@@ -71,8 +70,8 @@ def save(bundle: Bundle, folder: str | Path, dtype: torch.dtype = torch.float16)
     folder = Path(folder)
     codec, codec_config = _codec_parts(bundle.codec)
     vision, encoder = bundle.vision_encoder, bundle.audio_encoder
-    sinusoids = AudioEncoder(1, encoder.n_ctx, encoder.width, 1, 0).positional_embedding
-    exact = torch.equal(encoder.positional_embedding.cpu(), sinusoids)
+    exact = AudioEncoder(1, encoder.n_ctx, encoder.width, 1, 0).positional_embedding
+    left_out = {POSITIONS} if torch.equal(encoder.positional_embedding.cpu(), exact) else ()
     config = {
         "format": FORMAT,
         "name": bundle.name,
@@ -88,7 +87,7 @@ def save(bundle: Bundle, folder: str | Path, dtype: torch.dtype = torch.float16)
         folder.mkdir(parents=True, exist_ok=True)
         write(folder / MODEL, bundle.lm, dtype)
         write(folder / CODEC, codec, dtype)
-        write(folder / AUDIO_ENCODER, encoder, dtype, frozenset({POSITIONS} if exact else ()))
+        write(folder / AUDIO_ENCODER, encoder, dtype, frozenset(left_out))
         if vision:
             write(folder / VISION_ENCODER, vision, dtype)
         else:
@@ -115,7 +114,7 @@ def load(folder: str | Path) -> Bundle:
     if window not in ("exact", "trimmed") or not all(isinstance(ability, str) for ability in abilities):
         raise CheckpointError(f'{file}: "window" is exact or trimmed, "abilities" a list of names')
     encoder = read_into(lambda: AudioEncoder(**audio), folder / AUDIO_ENCODER, optional=frozenset({POSITIONS}))
-    vision: VisionEncoder | None = None
+    vision = None
     if config.get("vision_encoder") is not None:
         sizes = _integers(_take(config, "vision_encoder", dict, file), VISION_SIZES, file)
         vision = read_into(lambda: VisionEncoder(**sizes), folder / VISION_ENCODER)
@@ -181,8 +180,7 @@ def _codec_parts(codec: Codec) -> tuple[nn.Module, Config]:
 
 
 def _load_codec(config: Config, folder: Path) -> Codec:
-    sizes = dict(config)
-    kind = sizes.pop("kind", None)
+    kind = (sizes := dict(config)).pop("kind", None)
     if kind == "istft":
         istft = _parse(IstftConfig, sizes, folder / CONFIG)
         return read_into(lambda: IstftCodec(istft), folder / CODEC)

@@ -103,7 +103,7 @@ class Engine:
         self._free = list(reversed(range(slots)))
         self._turns: list[Turn] = []
         self._closed: deque[Turn] = deque()  # to be taken out by whoever holds the lock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a dropped iterator may be closed by the collector amid a step
 
     @property
     def live(self) -> int:
@@ -113,8 +113,8 @@ class Engine:
     def submit(self, prompt: Prompt, sampling: Sampling | None = None) -> Conversation:
         """Prefill `prompt` and join the batch.
 
-        Raises ContextLengthError if it leaves no room for an answer, BusyError if no rows are free, InputError for a seed
-        that is none.
+        Raises ContextLengthError if it leaves no room for an answer, BusyError if no rows are free, InputError for an
+        impossible seed.
         """
         sampling = sampling or Sampling()
         limit = min(sampling.max_tokens or self.lm.config.block_size, self.lm.config.block_size)
@@ -219,6 +219,8 @@ class Engine:
             id(t): sample(logits[None], t.sampling.text, t.generator) for t, logits in zip(writing, text, strict=True)
         }
         for turn in turns:
+            if turn.finished:
+                continue
             self._take(turn, codes.get(id(turn)), words.get(id(turn)))
 
     def _take(self, turn: Turn, codes: Tensor | None, word: Tensor | None) -> None:

@@ -13,7 +13,7 @@ import yaml
 from torch import Tensor
 
 SETTINGS = {  # the keys of model_config.yaml
-    **{"name": "parity", "block_size": 2048, "vocab_size": 50254, "padded_vocab_size": 181120},
+    **{"name": "parity", "block_size": 2048, "vocab_size": 50254, "padded_vocab_size": 181120, "padding_multiple": 512},
     **{"n_layer": 2, "n_head": 4, "n_query_groups": 2, "head_size": 16, "n_embd": 64, "intermediate_size": 128},
     **{"rotary_percentage": 1.0, "rope_base": 1000000, "rope_condense_ratio": 1, "parallel_residual": False},
     **{"bias": False, "add_qkv_bias": True, "lm_head_bias": False, "norm_class_name": "RMSNorm", "norm_eps": 1e-6},

@@ -41,7 +41,7 @@ def run(folder: Path, program: str, *arguments: str, sounddevice: str = "") -> s
         (folder / "sounddevice.py").write_text(sounddevice)
     env = os.environ | {"PYTHONPATH": str(folder), "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
     command = [sys.executable, str(EXAMPLES / program), *arguments]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 def read(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:

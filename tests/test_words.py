@@ -1,8 +1,8 @@
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from toys import LAYOUT, tiny_tokenizer
 
 from omni2.words import BROKEN, WordStream
-from toys import LAYOUT, tiny_tokenizer
 
 
 def pieces(ids: list[int]) -> list[str]:

@@ -1,8 +1,8 @@
 """Tiny random models, whole enough to be asked, quick enough to be asked often.
 
-Answers of random weights never end, so the ends (`eot`, `eoa`) are made likelier: every embedding has the same first
-entry, which the residual stream carries to the heads, and there the rows of the two ends have a larger one.  The other
-entries are negated on the way: a token makes itself unlikely, and greedy answers do not stand still.
+Answers of random weights never end, and are full of specials where codes should be, so some tokens are made likelier:
+every text embedding has the same large first entry, which the residual stream carries to the heads, and there the rows
+differ in it.  The other entries are negated on the way: a token makes itself unlikely, and greedy answers move on.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,13 @@ STEPS = 120  # more than any toy answer takes
 
 
 def tiny_lm(
-    layout: TokenLayout = LAYOUT, *, seed: int = 7, block_size: int = 64, stride: int = 1, eot: float = 8.0, eoa: float = 1.5
+    layout: TokenLayout = LAYOUT,
+    *,
+    seed: int = 7,
+    block_size: int = 64,
+    stride: int = 1,
+    eot: float = 3.0,
+    eoa: float = 0.2,
 ) -> OmniLM:
     """A language model of two layers, width 32, float64, so that batches of any make-up give the same tokens."""
     config = ModelConfig(
@@ -57,13 +63,15 @@ def tiny_lm(
             for weight in lm.parameters():
                 if weight.ndim == 2:
                     weight.normal_(std=weight.shape[1] ** -0.5)
-            lm.norm.weight[1:] = -1.0
+            lm.norm.weight.copy_(torch.tensor([4.0, *[-1.0] * 31]))
             table = lm.embedding.weight.normal_(std=0.5)
-            table[: layout.text_block] *= 3
-            table[:, 0] = 1.0
-            table[layout.eot, 0] += eot
-            for layer in range(AUDIO_LAYERS):
-                table[layout.text_block + layer * layout.audio_block + layout.eoa, 0] += eoa
+            text, audio = table[: layout.text_block], table[layout.text_block :].unflatten(0, (AUDIO_LAYERS, -1))
+            text *= 3
+            text[:, 0] = 8.0
+            text[layout.eot, 0] += eot
+            audio[:, :, 0] = 0.0
+            audio[:, layout.codebook_size :, 0] = -0.6
+            audio[-1, layout.eoa, 0] = eoa
     return lm.double().eval()
 
 

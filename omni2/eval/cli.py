@@ -1,6 +1,7 @@
 """`omni2 eval …`: the figures of the model card and the README, printed again."""
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -26,9 +27,11 @@ def nano(
     from omni2.omni import OmniModel
     from omni2.train.data.questions import corpus, unknown
 
+    began = time.perf_counter()
     loaded = OmniModel.from_pretrained(model)
+    figures = {"load to ready, s": time.perf_counter() - began}
     results = run(loaded, cases(corpus(), unknown(), questions))
-    figures = table(results) | codec_figures(loaded.bundle.codec, sentences)
+    figures |= table(results) | codec_figures(loaded.bundle.codec, sentences)
     if wrong:
         for r in results:
             if not right(r.spoken_reply, r.case.answer):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 from rich.progress import track
@@ -33,6 +34,8 @@ class Result:
     typed_reply: str
     transcript: str
     heard: str
+    first_audio: float | None
+    rtf: float | None
 
 
 def cases(items: Sequence[Item], unknown: Item, n: int, seed: int = 0) -> list[Case]:
@@ -43,9 +46,9 @@ def cases(items: Sequence[Item], unknown: Item, n: int, seed: int = 0) -> list[C
     return [Case(item.topic, str(rng.choice(item.test)), str(rng.choice(RESERVED)), item.answer) for item in picked]
 
 
-def run(model: OmniModel, questions: Sequence[Case], listen: bool = True) -> list[Result]:
+def run(model: OmniModel, questions: Sequence[Case]) -> list[Result]:
     """Ask every case aloud (answered in speech and in text), typed, and for transcription."""
-    recogniser = Recogniser("base") if listen else None
+    recogniser = Recogniser("base")
     results = []
     for case in track(questions, description="asking"):
         sound, rate = voice(case.voice).say(case.question)
@@ -58,7 +61,9 @@ def run(model: OmniModel, questions: Sequence[Case], listen: bool = True) -> lis
                 model.answer(wave, reply="text").text,
                 model.answer(text=case.question, reply="text").text,
                 model.transcribe(wave),
-                recogniser.transcribe(spoken.audio, model.sample_rate) if recogniser and spoken.audio.size else "",
+                recogniser.transcribe(spoken.audio, model.sample_rate) if spoken.audio.size else "",
+                spoken.timings.first_audio,
+                spoken.timings.rtf,
             )
         )
     return results
@@ -88,12 +93,10 @@ def table(results: Sequence[Result]) -> dict[str, float]:
         "in scope, told unknown %": share([right(r.spoken_reply, unknown) for r in inside]),
         "transcription of in-scope questions: WER %": 100
         * wer([r.case.question for r in inside], [r.transcript for r in inside]),
+        "speech against its own text: WER %": 100 * wer([r.spoken_reply for r in results], [r.heard for r in results]),
+        "end of question to first sound, median ms": 1000 * median([r.first_audio or 0.0 for r in results]),
+        "real-time factor, median": median([r.rtf or 0.0 for r in results]),
     }
-    if any(r.heard for r in results):
-        spoken = [r for r in results if r.spoken_reply]
-        figures["speech against its own text: WER %"] = 100 * wer(
-            [r.spoken_reply for r in spoken], [r.heard for r in spoken]
-        )
     for topic in dict.fromkeys(r.case.topic for r in inside):
         mine = [right(r.spoken_reply, r.case.answer) for r in inside if r.case.topic == topic]
         figures[f"  {topic} ({len(mine)}): right text %"] = share(mine)

@@ -43,15 +43,14 @@ def codec_figures(codec: Codec, sentences: int) -> dict[str, float]:
 
 def markdown(figures: Mapping[str, float]) -> str:
     """Figures as a two-column table."""
-    rows = [
-        f"| {name.strip()} | {value:.3f} |"
-        if "STOI" in name or "distance" in name
-        else f"| {name.strip()} | {value:.0f} |"
-        if value == int(value) and "%" not in name
-        else f"| {name.strip()} | {value:.1f} |"
-        for name, value in figures.items()
-    ]
+    rows = [f"| {name.strip()} | {_shown(name, value)} |" for name, value in figures.items()]
     return "\n".join(["| what | figure |", "|---|---|", *rows])
+
+
+def _shown(name: str, value: float) -> str:
+    if "%" in name:
+        return f"{value:.1f}"
+    return f"{value:.0f}" if value == int(value) or value > 10 else f"{value:.3f}"
 
 
 def put_table(file: Path, table: str) -> None:

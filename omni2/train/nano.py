@@ -173,6 +173,10 @@ def make_assets(shop: Workshop, out: Path = ASSETS) -> None:
     codec = trained_codec(shop)
     bundle = Bundle(lm.eval(), tokenizer(shop), load_tiny(), None, codec, "trimmed", abilities, "nano")
     save(bundle, out, torch.float16)
+    rows = [f"| {name} | {size:,} | `{digest}` |" for name, size, digest in hashes(out)]
+    table = "\n".join(["| file | bytes | SHA-256 |", "|---|---|---|", *rows])
+    card = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
+    (out / "README.md").write_text(card.replace("{files}", table), encoding="utf-8")
 
 
 def hashes(folder: Path = ASSETS) -> list[tuple[str, int, str]]:
