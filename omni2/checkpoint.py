@@ -22,10 +22,10 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.nn.utils import parametrize
 
-from omni2.audio import AudioEncoder, Window
 from omni2.codec import Codec
 from omni2.codec.istft import IstftCodec, IstftConfig
 from omni2.config import ModelConfig
+from omni2.encoder import AudioEncoder, Window
 from omni2.errors import CheckpointError
 from omni2.model import OmniLM
 from omni2.tokens import TokenLayout

@@ -14,10 +14,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from omni2.audio import SAMPLE_RATE, Sound, Window, to_waveform
+from omni2.audio import SAMPLE_RATE, Sound, to_waveform
 from omni2.checkpoint import Bundle, save
 from omni2.codec.stream import SpeechStream
 from omni2.config import Sampling
+from omni2.encoder import Window
 from omni2.engine import Conversation, Engine, FinishReason
 from omni2.errors import AbilityError, InputError
 from omni2.hub import load_bundle

@@ -12,9 +12,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from omni2.audio import AudioEncoder
 from omni2.checkpoint import Bundle, load_tokenizer
 from omni2.config import ModelConfig
+from omni2.encoder import AudioEncoder
 from omni2.errors import CheckpointError
 from omni2.model import OmniLM
 from omni2.pickles import load_pickle, read_torchscript

@@ -20,6 +20,7 @@ LAYERS = [
     ("errors",),
     ("tokens", "config"),
     ("pickles", "audio", "vision", "weights"),
+    ("encoder",),
     ("model",),
     ("prompt", "sampling"),
     ("codec",),

@@ -18,10 +18,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
 from omni2 import hub, released
-from omni2.audio import AudioEncoder
 from omni2.checkpoint import Bundle, load, save
 from omni2.codec.istft import IstftCodec, IstftConfig
 from omni2.config import ModelConfig
+from omni2.encoder import AudioEncoder
 from omni2.errors import CheckpointError
 from omni2.hub import find, load_bundle
 from omni2.model import OmniLM

@@ -15,11 +15,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from omni2.audio import AudioEncoder
 from omni2.checkpoint import Bundle
 from omni2.codec.istft import IstftCodec, IstftConfig
 from omni2.codec.stream import to_pcm16
 from omni2.config import ModelConfig, Pick, Sampling
+from omni2.encoder import AudioEncoder
 from omni2.engine import Engine, Step
 from omni2.model import OmniLM
 from omni2.omni import OmniModel

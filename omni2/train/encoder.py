@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from omni2.audio import AudioEncoder
+from omni2.encoder import AudioEncoder
 from omni2.errors import CheckpointError
 
 DTYPES = (np.float32, np.int8, np.int16, np.int32, np.float16)  # by the file's dtype number

@@ -17,6 +17,9 @@ from omni2.train.stages import Stage, Task
 
 UNKNOWN_SHARE = 0.15  # of all questions are out of scope
 MASKED_SHARE = 0.4  # of the recordings lose some frames
+LOOSE_SHARE = 0.5  # of the typed questions lose small words, capitals or their mark, or begin with a filler
+SMALL = frozenset(("a", "an", "the", "of", "is", "are", "do", "does", "can", "you", "me", "tell", "please", "what"))
+FILLERS = ("please", "okay", "so", "hey Omni,", "Omni,", "well,", "quick question,", "one more thing,")
 
 
 class Mixture:
@@ -64,7 +67,7 @@ class Mixture:
         elif task == "T1A1":
             prompt = self.builder.reading(self.encode(item.answer))
         else:
-            prompt = self.builder.typed(self.encode(phrasing), reply)  # type: ignore[arg-type]
+            prompt = self.builder.typed(self.encode(loosened(phrasing, rng)), reply)  # type: ignore[arg-type]
         if prompt.audio_out:
             frames = self.frames[item.answer]
         return make_sample(prompt, self.encode(phrasing if task == "A1T1" else item.answer), frames, self.layout)
@@ -74,7 +77,8 @@ class Mixture:
         rng = np.random.default_rng((seed, rank, step))
         drawn = sorted((self.draw(stage, rng) for _ in range(size * group)), key=len)
         chunks = [drawn[i : i + size] for i in range(0, len(drawn), size)]
-        return [chunks[i] for i in rng.permutation(group)]
+        order = np.random.default_rng((seed, step)).permutation(group)  # the same in all processes: none waits for long
+        return [chunks[i] for i in order]
 
 
 def masked(features: Tensor, rng: np.random.Generator) -> Tensor:
@@ -86,3 +90,16 @@ def masked(features: Tensor, rng: np.random.Generator) -> Tensor:
         start = int(rng.integers(features.shape[0]))
         features[start : start + int(rng.integers(1, 9))] = 0
     return features + 0.05 * features.std() * torch.from_numpy(rng.standard_normal(features.shape, np.float32))
+
+
+def loosened(text: str, rng: np.random.Generator) -> str:
+    """A question as people type it: in `LOOSE_SHARE` of the cases small words, capitals or the mark are missing."""
+    if rng.random() >= LOOSE_SHARE:
+        return text
+    words = [w for w in text.split() if w.lower() not in SMALL or rng.random() < 0.75] or text.split()
+    if rng.random() < 0.2:
+        words.insert(0, FILLERS[int(rng.integers(len(FILLERS)))])
+    joined = " ".join(words)
+    if rng.random() < 0.4:
+        joined = joined.lower()
+    return joined.rstrip(".?!") if rng.random() < 0.4 else joined

@@ -21,7 +21,7 @@ class Stage:
 UNDERSTAND = Stage("understand", {"A1T1": 0.25, "A1T2": 0.5, "T1T2": 0.25}, steps=4000, learning_rate=1e-3)
 SPEAK = Stage(
     "speak",
-    {"A1A2": 0.45, "T1A2": 0.12, "T1A1": 0.08, "A1T2": 0.2, "A1T1": 0.1, "T1T2": 0.05},
+    {"A1A2": 0.25, "T1A2": 0.08, "T1A1": 0.05, "A1T2": 0.32, "A1T1": 0.14, "T1T2": 0.16},
     steps=6000,
     learning_rate=1e-3,
 )
