@@ -36,7 +36,7 @@ def codes(runs: Runs = Path("runs")) -> None:
 
 
 @train.command()
-def codec(runs: Runs = Path("runs"), steps: int = 3700, threads: int = 2) -> None:
+def codec(runs: Runs = Path("runs"), steps: int = 3000, threads: int = 2) -> None:
     """Train the codec."""
     from omni2.train.nano import Workshop, make_codec
 
@@ -45,7 +45,7 @@ def codec(runs: Runs = Path("runs"), steps: int = 3700, threads: int = 2) -> Non
 
 @train.command()
 def lm(
-    runs: Runs = Path("runs"), understand: int = 1500, speak: int = 2200, batch: int = 32, processes: int = 2
+    runs: Runs = Path("runs"), understand: int = 1200, speak: int = 2400, batch: int = 32, processes: int = 2
 ) -> None:
     """Train the language model: first to understand and write, then to speak."""
     from omni2.train.nano import Workshop, make_lm

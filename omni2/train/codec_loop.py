@@ -1,26 +1,25 @@
 """Training of the embedded codec: reconstruction losses, codebooks as moving averages, resumable."""
 
-import json
-import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import Progress
+from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 
 from omni2.codec.istft import Codebook, IstftCodec, IstftConfig
 from omni2.train.losses import EnvelopeLoss, SpectralLoss
+from omni2.train.run import cosine_rate, load_state, log_row, save_state, set_rate
 
 
 @dataclass(frozen=True)
 class CodecTraining:
     """Options of one training run."""
 
-    steps: int = 12_000
+    steps: int = 3000
     batch: int = 16
     frames: int = 12
     learning_rate: float = 1e-3
@@ -29,7 +28,8 @@ class CodecTraining:
     envelope: float = 1.0
     decay: float = 0.99
     seed: int = 0
-    save_every: int = 500
+    save_every: int = 250
+    log_every: int = 50
 
 
 class CodebookAverage:
@@ -97,56 +97,31 @@ def train_codec(
     optimiser = torch.optim.AdamW(codec.parameters(), training.learning_rate, betas=(0.8, 0.99), weight_decay=0.01)
     spectral, envelopes = SpectralLoss(codec.sample_rate), EnvelopeLoss(codec.sample_rate)
     folder.mkdir(parents=True, exist_ok=True)
-    file, first = folder / "codec.pt", 0
-    if file.exists():
-        saved = torch.load(file, weights_only=True)
+    first, saved, began = 0, load_state(folder / "codec.pt"), time.monotonic()
+    if saved is not None:
         codec.load_state_dict(saved["codec"])
         optimiser.load_state_dict(saved["optimiser"])
         for average, (count, total) in zip(averages, saved["averages"], strict=True):
             average.count, average.total = count, total
         first = saved["step"]
-    began = time.monotonic()
-    with Progress() as progress, (folder / "log.jsonl").open("a") as log:
-        bar = progress.add_task("codec", total=training.steps, completed=first)
-        for step in range(first, training.steps):
-            for group in optimiser.param_groups:
-                cosine = 0.5 * (1 + math.cos(math.pi * step / training.steps))
-                group["lr"] = training.learning_rate * min(1.0, (step + 1) / training.warmup) * max(cosine, 0.01)
-            wave = batches(speech, training, codec.frame_size, step)
-            with torch.autocast("cpu", torch.bfloat16):
-                latents = codec.latents(wave)
-                quantised, commitment, perplexities = quantise(codec, latents, averages)
-                made = codec.synthesise(quantised)
-            reconstruction = spectral(made.float(), wave)
-            envelope = envelopes(made.float(), wave)
-            loss = reconstruction + training.envelope * envelope + training.commitment * commitment
-            optimiser.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
-            optimiser.step()
-            if step % 50 == 0:
-                row = {
-                    "step": step,
-                    "loss": reconstruction.item(),
-                    "envelope": envelope.item(),
-                    "commitment": commitment.item(),
-                    "perplexity": perplexities,
-                    "seconds": time.monotonic() - began,
-                }
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-            if (step + 1) % training.save_every == 0 or step + 1 == training.steps:
-                part = file.with_suffix(".part")
-                torch.save(
-                    {
-                        "step": step + 1,
-                        "codec": codec.state_dict(),
-                        "optimiser": optimiser.state_dict(),
-                        "averages": [(a.count, a.total) for a in averages],
-                        "config": asdict(codec.config),
-                    },
-                    part,
-                )
-                part.replace(file)
-            progress.update(bar, completed=step + 1)
+    for step in track(range(first, training.steps), description="codec", total=training.steps, completed=first):
+        set_rate(optimiser, cosine_rate(step, training.steps, training.learning_rate, training.warmup, 0.01))
+        wave = batches(speech, training, codec.frame_size, step)
+        with torch.autocast("cpu", torch.bfloat16):
+            quantised, commitment, perplexities = quantise(codec, codec.latents(wave), averages)
+            made = codec.synthesise(quantised).float()
+        parts = {"loss": spectral(made, wave), "envelope": envelopes(made, wave), "commitment": commitment}
+        loss = parts["loss"] + training.envelope * parts["envelope"] + training.commitment * commitment
+        optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
+        optimiser.step()
+        if step % training.log_every == 0:
+            row = {name: part.item() for name, part in parts.items()}
+            row |= {"step": step, "perplexity": perplexities, "seconds": time.monotonic() - began}
+            log_row(folder / "log.jsonl", row)
+        if (step + 1) % training.save_every == 0 or step + 1 == training.steps:
+            state = {"step": step + 1, "codec": codec.state_dict(), "optimiser": optimiser.state_dict()}
+            state["averages"] = [(a.count, a.total) for a in averages]
+            save_state(state, folder / "codec.pt")
     return codec

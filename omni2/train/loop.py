@@ -1,10 +1,8 @@
 """The training loop of the language model: one stage after the other, resumable, on one process or several."""
 
-import json
-import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +15,11 @@ from torch.nn import functional as F
 from omni2.model import OmniLM
 from omni2.tokens import AUDIO_LAYERS, TEXT_LAYER
 from omni2.train.mixture import Mixture
-from omni2.train.samples import IGNORE, Batch, Sample, collate
+from omni2.train.run import cosine_rate, load_state, log_row, save_state, set_rate
+from omni2.train.samples import IGNORE, Batch, collate
 from omni2.train.stages import Stage
+
+GROUP = 8  # batches drawn together, so that samples of like length share one
 
 
 @dataclass(frozen=True)
@@ -56,56 +57,69 @@ def share_gradients(lm: OmniLM) -> None:
 
 
 def train(lm: OmniLM, mixture: Mixture, stages: Sequence[Stage], folder: Path, training: Training) -> None:
-    """Train `lm` in place; `folder` gets `lm.pt` (resumed from when there) and `log.jsonl`.
+    """Train `lm` in place; `folder` gets `lm.pt` (resumed from when there) and a log for each process.
 
     Several processes: start each with torchrun's variables (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT).
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("gloo")
-    decayed = [p for p in lm.parameters() if p.ndim > 1]
-    plain = [p for p in lm.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     folder.mkdir(parents=True, exist_ok=True)
-    file, done = folder / "lm.pt", {"stage": 0, "step": 0}
-    if file.exists():
-        saved = torch.load(file, weights_only=True)
+    optimiser = make_optimiser(lm, training.weight_decay)
+    at, first = 0, 0
+    saved = load_state(folder / "lm.pt")
+    if saved is not None:
         lm.load_state_dict(saved["lm"])
         optimiser.load_state_dict(saved["optimiser"])
-        done = saved["done"]
+        at, first = saved["done"]["stage"], saved["done"]["step"]
     began = time.monotonic()
-    with Progress(disable=rank > 0) as progress, (folder / f"log-{rank}.jsonl").open("a") as log:
-        for index in range(done["stage"], len(stages)):
-            stage, first = stages[index], done["step"] if index == done["stage"] else 0
-            bar = progress.add_task(stage.name, total=stage.steps, completed=first)
-            waiting: list[list[Sample]] = []
-            for step in range(first, stage.steps):
-                if step % 8 == 0 or not waiting:
-                    waiting = list(
-                        mixture.batches(stage, training.batch, step - step % 8, training.seed + index, rank)
-                    )[step % 8 :]
-                batch = collate(waiting.pop(0), mixture.layout)
-                with torch.autocast("cpu", torch.bfloat16):
-                    parts = losses(lm, batch)
-                optimiser.zero_grad(set_to_none=True)
-                torch.autograd.backward(parts["text"] + parts["audio"])
-                if world > 1:
-                    share_gradients(lm)
-                norm = torch.nn.utils.clip_grad_norm_(lm.parameters(), training.clip)
-                rate = stage.learning_rate * min(1.0, (step + 1) / stage.warmup)
-                rate *= max(0.02, 0.5 * (1 + math.cos(math.pi * step / stage.steps)))
-                for group in optimiser.param_groups:
-                    group["lr"] = rate
-                optimiser.step()
+    with Progress(disable=rank > 0) as progress:
+        for index in range(at, len(stages)):
+            stage, begin = stages[index], first if index == at else 0
+            bar = progress.add_task(stage.name, total=stage.steps, completed=begin)
+            for step, batch in draw_batches(mixture, stage, training, index, begin, rank):
+                row = take_step(lm, optimiser, batch, stage, step, training)
                 if step % training.log_every == 0:
-                    row = {"stage": stage.name, "step": step, "norm": norm.item(), "seconds": time.monotonic() - began}
-                    log.write(json.dumps(row | {k: v.item() for k, v in parts.items()}) + "\n")
-                    log.flush()
-                if rank == 0 and ((step + 1) % training.save_every == 0 or step + 1 == stage.steps):
-                    last = step + 1 == stage.steps
-                    state = {"stage": index + last, "step": 0 if last else step + 1}
-                    save = {"lm": lm.state_dict(), "optimiser": optimiser.state_dict(), "done": state}
-                    torch.save(save, file.with_suffix(".part"))
-                    file.with_suffix(".part").replace(file)
+                    where = {"stage": stage.name, "step": step, "seconds": time.monotonic() - began}
+                    log_row(folder / f"log-{rank}.jsonl", where | row)
+                last = step + 1 == stage.steps
+                if rank == 0 and (last or (step + 1) % training.save_every == 0):
+                    done = {"stage": index + last, "step": 0 if last else step + 1}
+                    state = {"lm": lm.state_dict(), "optimiser": optimiser.state_dict(), "done": done}
+                    save_state(state, folder / "lm.pt")
                 progress.update(bar, completed=step + 1)
+
+
+def make_optimiser(lm: OmniLM, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW (arXiv 1711.05101); norms and biases do not decay."""
+    decayed = [p for p in lm.parameters() if p.ndim > 1]
+    plain = [p for p in lm.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98))
+
+
+def draw_batches(
+    mixture: Mixture, stage: Stage, training: Training, index: int, begin: int, rank: int
+) -> Iterator[tuple[int, Batch]]:
+    """The batches of a stage from step `begin` on; which ones depends on (seed, stage, rank, step) alone."""
+    for start in range(begin - begin % GROUP, stage.steps, GROUP):
+        group = mixture.batches(stage, training.batch, start, training.seed + index, rank, GROUP)
+        for step, samples in enumerate(group, start):
+            if begin <= step < stage.steps:
+                yield step, collate(samples, mixture.layout)
+
+
+def take_step(
+    lm: OmniLM, optimiser: torch.optim.Optimizer, batch: Batch, stage: Stage, step: int, training: Training
+) -> dict[str, float]:
+    """One step of the optimiser; returns the losses and the gradient's norm."""
+    set_rate(optimiser, cosine_rate(step, stage.steps, stage.learning_rate, stage.warmup))
+    with torch.autocast("cpu", torch.bfloat16):
+        parts = losses(lm, batch)
+    optimiser.zero_grad(set_to_none=True)
+    torch.autograd.backward(parts["text"] + parts["audio"])
+    if dist.is_initialized():
+        share_gradients(lm)
+    norm = torch.nn.utils.clip_grad_norm_(lm.parameters(), training.clip)
+    optimiser.step()
+    return {name: float(loss.item()) for name, loss in parts.items()} | {"norm": float(norm.item())}

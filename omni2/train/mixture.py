@@ -72,7 +72,7 @@ class Mixture:
             frames = self.frames[item.answer]
         return make_sample(prompt, self.encode(phrasing if task == "A1T1" else item.answer), frames, self.layout)
 
-    def batches(self, stage: Stage, size: int, step: int, seed: int, rank: int, group: int = 8) -> list[list[Sample]]:
+    def batches(self, stage: Stage, size: int, step: int, seed: int, rank: int, group: int) -> list[list[Sample]]:
         """`group` batches for the steps from `step` on, drawn from (seed, rank, step), like lengths together."""
         rng = np.random.default_rng((seed, rank, step))
         drawn = sorted((self.draw(stage, rng) for _ in range(size * group)), key=len)
