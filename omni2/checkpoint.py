@@ -1,249 +1,189 @@
-"""Own model folders: everything a model needs, saved and loaded.
+"""The released folders of gpt-omni/mini-omni2 and gpt-omni/mini-omni in this library's names.
 
-    config.json                 format, name, abilities, window, sizes of every part
-    model.safetensors           language model and adapters
-    audio_encoder.safetensors   Whisper encoder
-    vision_encoder.safetensors  CLIP vision tower, only for models that see
-    codec.safetensors           codec
-    tokenizer.json              Hugging Face `tokenizers` format
-
-Weights are stored as float16 or float32 and loaded as float32; nothing in a folder is ever run.
+This is the only file that knows theirs: litgpt's parameter names and its fused, interleaved query, key and value rows,
+the `model_config.yaml`, openai/whisper's and openai/CLIP's archives, and the hub folder of the codec.
 """
 
-import dataclasses
-import json
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from tokenizers import Tokenizer
-from torch import nn
-from torch.nn.utils import parametrize
+import yaml
+from torch import Tensor
 
-from omni2.codec import Codec
-from omni2.codec.istft import IstftCodec, IstftConfig
+from omni2.bundle import Bundle, load_tokenizer
 from omni2.config import ModelConfig
-from omni2.encoder import AudioEncoder, Window
+from omni2.encoder import AudioEncoder
 from omni2.errors import CheckpointError
 from omni2.model import OmniLM
-from omni2.tokens import TokenLayout
+from omni2.pickles import load_pickle, read_torchscript
+from omni2.tokens import RELEASED, TokenLayout
 from omni2.vision import VisionEncoder
-from omni2.weights import line, read_into, require, write
+from omni2.weights import Uninitialised, build, line
 
-FORMAT = 1
-CONFIG, MODEL, CODEC, TOKENIZER = "config.json", "model.safetensors", "codec.safetensors", "tokenizer.json"
-AUDIO_ENCODER, VISION_ENCODER = "audio_encoder.safetensors", "vision_encoder.safetensors"
-FILES = (CONFIG, MODEL, AUDIO_ENCODER, VISION_ENCODER, CODEC, TOKENIZER)
-POSITIONS = "positional_embedding"  # of the audio encoder: stored only where it differs from the exact sinusoids
+MINI_OMNI, MINI_OMNI2, SNAC = "gpt-omni/mini-omni", "gpt-omni/mini-omni2", "hubertsiuzdak/snac_24khz"
+CONFIG, WEIGHTS, TOKENIZER = "model_config.yaml", "lit_model.pth", "tokenizer.json"
+WHISPER, CLIP = "small.pt", "ViT-B-32.pt"
+FILES = (CONFIG, WEIGHTS, TOKENIZER, WHISPER, CLIP)
+SNAC_FILES = ("config.json", "pytorch_model.bin")
+SNAC_FOLDERS = ("snac_24khz", "snac")
 
-T = TypeVar("T")
-Config = dict[str, Any]
+Fetch = Callable[[str, str], Path]
 
-
-@dataclass(frozen=True)
-class Bundle:
-    """A model with all its parts, on the CPU, in float32, in evaluation mode.
-
-    `window` is the audio encoder's window the model was trained on; `abilities` what it learned ("answer", "see", …).
-    """
-
-    lm: OmniLM
-    tokenizer: Tokenizer
-    audio_encoder: AudioEncoder
-    vision_encoder: VisionEncoder | None
-    codec: Codec
-    window: Window
-    abilities: frozenset[str]
-    name: str
-
-
-def save(bundle: Bundle, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write `bundle` to `folder` (made if missing), weights as `dtype`, float16 or float32.
-
-    Files are replaced one by one when complete, so a model may be saved over the folder it was loaded from.
-    Raises CheckpointError: the folder cannot be written, or weights that float16 cannot hold.
-    """
-    if dtype not in (torch.float16, torch.float32):
-        raise CheckpointError(f"weights are saved as float16 or float32, not {dtype}")
-    folder = Path(folder)
-    codec, codec_config = _codec_parts(bundle.codec)
-    vision, encoder = bundle.vision_encoder, bundle.audio_encoder
-    exact = AudioEncoder(1, encoder.n_ctx, encoder.width, 1, 0).positional_embedding
-    left_out = {POSITIONS} if torch.equal(encoder.positional_embedding.cpu(), exact) else ()
-    config = {
-        "format": FORMAT,
-        "name": bundle.name,
-        "abilities": sorted(bundle.abilities),
-        "window": bundle.window,
-        "model": dataclasses.asdict(bundle.lm.config),
-        "layout": dataclasses.asdict(bundle.lm.layout),
-        "audio_encoder": _audio_sizes(encoder),
-        "vision_encoder": _vision_sizes(vision) if vision else None,
-        "codec": codec_config,
-    }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write(folder / MODEL, bundle.lm, dtype)
-        write(folder / CODEC, codec, dtype)
-        write(folder / AUDIO_ENCODER, encoder, dtype, frozenset(left_out))
-        if vision:
-            write(folder / VISION_ENCODER, vision, dtype)
-        else:
-            (folder / VISION_ENCODER).unlink(missing_ok=True)
-        bundle.tokenizer.save(str(folder / TOKENIZER))
-        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot write {folder}: {line(error)}") from error
-
-
-def load(folder: str | Path) -> Bundle:
-    """Load what `save` wrote.
-
-    Raises CheckpointError, naming the file: missing, damaged, of another format, sizes that do not fit the weights.
-    """
-    folder = Path(folder)
-    file = folder / CONFIG
-    config = _read_config(file)
-    layout = _parse(TokenLayout, _take(config, "layout", dict, file), file)
-    model = _parse(ModelConfig, _take(config, "model", dict, file), file)
-    audio = _integers(_take(config, "audio_encoder", dict, file), AUDIO_SIZES, file)
-    window: Any = _take(config, "window", str, file)
-    abilities = _take(config, "abilities", list, file)
-    if window not in ("exact", "trimmed") or not all(isinstance(ability, str) for ability in abilities):
-        raise CheckpointError(f'{file}: "window" is exact or trimmed, "abilities" a list of names')
-    encoder = read_into(lambda: AudioEncoder(**audio), folder / AUDIO_ENCODER, optional=frozenset({POSITIONS}))
-    vision = None
-    if config.get("vision_encoder") is not None:
-        sizes = _integers(_take(config, "vision_encoder", dict, file), VISION_SIZES, file)
-        vision = read_into(lambda: VisionEncoder(**sizes), folder / VISION_ENCODER)
-    lm = read_into(lambda: OmniLM(model, layout), folder / MODEL)
-    if encoder.width != model.whisper_adapter_dim:
-        raise CheckpointError(f"{file}: the model takes features {model.whisper_adapter_dim} wide, not {encoder.width}")
-    if (vision.proj.shape[1] if vision else 0) != model.vision_adapter_dim:
-        raise CheckpointError(f"{file}: the vision encoder does not fit vision_adapter_dim {model.vision_adapter_dim}")
-    tokenizer = load_tokenizer(folder / TOKENIZER)
-    if tokenizer.get_vocab_size() > layout.text_ids:
-        raise CheckpointError(f"{folder / TOKENIZER} has more than {layout.text_ids} tokens; it is another model's")
-    codec = _load_codec(_take(config, "codec", dict, file), folder)
-    name = _take(config, "name", str, file)
-    return Bundle(lm, tokenizer, encoder, vision, codec, window, frozenset(abilities), name)
-
-
-def load_tokenizer(file: Path) -> Tokenizer:
-    """Read a `tokenizer.json`.  Raises CheckpointError: missing or damaged."""
-    require(file)
-    try:
-        return Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises nothing more precise
-        raise CheckpointError(f"{file} is damaged; download or save it again: {line(error)}") from error
-
-
-# ---- sizes of the parts
-
-AUDIO_SIZES = ("n_mels", "n_ctx", "width", "heads", "layers")
-VISION_SIZES = ("width", "layers", "patch", "size", "out_width", "mlp_width")
-SNAC_KEYS = (
-    *("sampling_rate", "encoder_dim", "encoder_rates", "latent_dim", "decoder_dim", "decoder_rates"),
-    *("attn_window_size", "codebook_size", "codebook_dim", "vq_strides"),
+FIXED: dict[str, object] = {  # entries of model_config.yaml that this library has one answer to; others are ignored
+    "padded_vocab_size": RELEASED.vocab_size,
+    "text_vocab_size": RELEASED.text_block,
+    "audio_vocab_size": RELEASED.audio_block,
+    "norm_class_name": "RMSNorm",
+    "mlp_class_name": "LLaMAMLP",
+    "asr_adapter": "llamamlp",
+    "rotary_percentage": 1,
+    "rope_condense_ratio": 1,
+    "add_qkv_bias": True,
+    "bias": False,
+    "lm_head_bias": False,
+    "parallel_residual": False,
+    "shared_attention_norm": False,
+    "scale_embeddings": False,
+}
+RENAMED = (  # a part of the released name -> ours
+    ("transformer.wte.", "embedding."),
+    ("transformer.ln_f.", "norm."),
+    ("transformer.h.", "blocks."),
+    ("attn.attn.", "attn.qkv."),
+    ("fc_1.", "gate."),
+    ("fc_2.", "up."),
+    ("whisper_adapter.", "audio_adapter."),
 )
 
 
-def _audio_sizes(encoder: AudioEncoder) -> Config:
-    """The arguments `encoder` was made with."""
-    first: Any = encoder.blocks[0]
-    values = (encoder.n_mels, encoder.n_ctx, encoder.width, first.attn.heads, len(encoder.blocks))
-    return dict(zip(AUDIO_SIZES, values, strict=True))
+def missing(repo: str, file: str) -> Path:
+    """The `fetch` that fetches nothing.  Raises CheckpointError with the command that does."""
+    raise CheckpointError(f"{file} of {repo} is missing; get it with: hf download {repo} {file}")
 
 
-def _vision_sizes(encoder: VisionEncoder) -> Config:
-    """The arguments `encoder` was made with, from its weights' shapes."""
-    tower: Any = encoder.tower
-    width, _, patch, _ = tower.embeddings.patch_embedding.weight.shape
-    layers = tower.encoder.layers
-    values = (width, len(layers), patch, encoder.size, encoder.proj.shape[1], layers[0].mlp.fc1.out_features)
-    return dict(zip(VISION_SIZES, values, strict=True))
+def load_released(folder: str | Path) -> tuple[OmniLM, TokenLayout]:
+    """Read `lit_model.pth` and `model_config.yaml` of a released folder: float32, evaluation mode, on the CPU.
+
+    Sizes are those of the weights.  `lm_head` must equal the embedding table, to which it is tied.  Unknown entries of
+    the configuration and the post adapter, which the released code switches off, are ignored.
+    Raises CheckpointError: a file is missing, damaged or unsafe, or the model is of another kind.
+    """
+    folder = Path(folder)
+    settings = _read_settings(folder / CONFIG)
+    file = folder / WEIGHTS
+    if not file.is_file():
+        repo = _repo(settings)
+        raise CheckpointError(f"{file} is missing; get it with: hf download {repo} {WEIGHTS} --local-dir {folder}")
+    state = {name: value for name, value in load_pickle(file).items() if "post_adapter" not in name}
+    if not all(isinstance(value, Tensor) and value.is_floating_point() for value in state.values()):
+        raise CheckpointError(f"{file} holds more than weights; download {_repo(settings)} again")
+    try:
+        head, table = state.pop("lm_head.weight", None), state["transformer.wte.weight"]
+        if head is not None and not torch.equal(head, table):
+            raise CheckpointError(f"{file}: lm_head.weight is not transformer.wte.weight, to which it is tied")
+        config = _sizes(settings, state)
+        own = {_rename(name): _separate(name, value, config).float() for name, value in state.items()}
+        return build(lambda: OmniLM(config, RELEASED), own), RELEASED
+    except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else line(error)
+        raise CheckpointError(f"{file} does not fit {CONFIG} beside it: {reason}") from error
 
 
-def _codec_parts(codec: Codec) -> tuple[nn.Module, Config]:
-    """The module that holds the codec's weights, and its entry in config.json."""
-    if isinstance(codec, IstftCodec):
-        return codec, {"kind": "istft", **dataclasses.asdict(codec.config)}
+def load_released_bundle(folder: str | Path, snac_folder: str | Path | None = None, fetch: Fetch = missing) -> Bundle:
+    """Load a released folder with its encoders and codec; the vision encoder only if the model has a vision adapter.
+
+    The codec is in `snac_folder`, or in `snac_24khz` or `snac` inside `folder`.  Of what is not there, all but the
+    language model itself is asked of `fetch` by hub id and file name; it returns the file's path.
+    Raises CheckpointError as `load_released` and `fetch` do, and for encoders and codecs of other sizes.
+    """
+    folder = Path(folder)
+    lm, _ = load_released(folder)
+    width = lm.config.vision_adapter_dim
+    repo = MINI_OMNI2 if width else MINI_OMNI
+
+    def locate(file: str) -> Path:
+        return folder / file if (folder / file).is_file() else fetch(repo, file)
+
+    tokenizer = load_tokenizer(locate(TOKENIZER))
+    state = load_pickle(locate(WHISPER)).get("model_state_dict")
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{WHISPER} holds no model_state_dict; it is not a checkpoint of openai-whisper")
+    with Uninitialised():
+        audio = AudioEncoder.from_whisper({name: value for name, value in state.items() if isinstance(value, Tensor)})
+        vision = VisionEncoder.from_openai(read_torchscript(locate(CLIP))) if width else None
+    if audio.width != lm.config.whisper_adapter_dim or (vision and vision.proj.shape[1] != width):
+        raise CheckpointError(f"{folder}: the encoders' features do not fit the adapters; download {repo} again")
     from omni2.codec.snac import SnacCodec
 
-    if not isinstance(codec, SnacCodec):
-        raise CheckpointError(f"a {type(codec).__name__} cannot be saved, only the codecs of this library")
-    noise = any(type(module).__name__ == "NoiseBlock" for module in codec.modules())
-    config = {"kind": "snac", "noise": noise, "depthwise": codec.model.decoder.model[0].groups > 1}
-    return codec.model, config | {key: getattr(codec.model, key) for key in SNAC_KEYS}
+    codec = SnacCodec.from_folder(snac_folder or _snac_folder(folder, fetch))
+    abilities = {"answer", "transcribe"} | ({"see"} if vision else set())
+    return Bundle(lm, tokenizer, audio, vision, codec, "exact", frozenset(abilities), folder.resolve().name)
 
 
-def _load_codec(config: Config, folder: Path) -> Codec:
-    kind = (sizes := dict(config)).pop("kind", None)
-    if kind == "istft":
-        istft = _parse(IstftConfig, sizes, folder / CONFIG)
-        return read_into(lambda: IstftCodec(istft), folder / CODEC)
-    if kind == "snac":
-        from omni2.codec.snac import SHAPE, SnacCodec  # isort: skip
-        from snac import SNAC  # isort: skip (its warning is silenced there)
-
-        if any(sizes.get(key, "nothing") != value for key, value in SHAPE.items()):
-            raise CheckpointError(f"{folder / CONFIG}: the SNAC codec is not the one for 24 kHz")
-        return SnacCodec(read_into(lambda: _without_weight_norm(SNAC(**sizes)), folder / CODEC))
-    raise CheckpointError(f"{folder / CONFIG}: unknown codec {kind!r}; update omni2")
+def _snac_folder(folder: Path, fetch: Fetch) -> Path:
+    for name in SNAC_FOLDERS:
+        if (folder / name).is_dir():
+            return folder / name
+    return {fetch(SNAC, file).parent for file in SNAC_FILES}.pop()
 
 
-def _without_weight_norm(model: nn.Module) -> nn.Module:
-    """`model` with plain weights in the place of direction and length, as `SnacCodec` keeps them."""
-    for module in model.modules():
-        if parametrize.is_parametrized(module):
-            parametrize.remove_parametrizations(module, "weight")
-    return model
-
-
-# ---- config.json
-
-
-def _read_config(file: Path) -> Config:
-    require(file)
+def _read_settings(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise CheckpointError(f"{file} is missing; get it with: hf download {MINI_OMNI2} {CONFIG}")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise CheckpointError(f"cannot read {file}: {line(error)}") from error
-    if not isinstance(config, dict) or "format" not in config:
-        raise CheckpointError(f'{file} is not of this library (no "format" in it); give a folder that it saved')
-    if config["format"] != FORMAT:
-        raise CheckpointError(f"{file} has format {config['format']!r}, this version reads {FORMAT}; update omni2")
-    return config
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{file} holds no settings; download it again")
+    for key, value in FIXED.items():
+        if settings.get(key, value) != value:
+            raise CheckpointError(f"{file}: {key} is {settings[key]}, only {value} can be used")
+    return settings
 
 
-def _take(config: Config, key: str, kind: type[T], file: Path) -> T:
-    value = config.get(key)
-    if not isinstance(value, kind):
-        raise CheckpointError(f'{file}: "{key}" is missing or not a {kind.__name__}; save the model again')
-    return value
+def _repo(settings: Mapping[str, Any]) -> str:
+    return MINI_OMNI2 if settings.get("vision_adapter_dim") else MINI_OMNI
 
 
-def _integers(values: Config, keys: tuple[str, ...], file: Path) -> dict[str, int]:
-    if set(values) != set(keys) or not all(type(value) is int and value > 0 for value in values.values()):
-        raise CheckpointError(f"{file}: {values} should have positive whole numbers for {', '.join(keys)}")
-    return values
+def _sizes(settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> ModelConfig:
+    """Sizes from the weights' shapes; what these do not tell, from the settings.  Raises KeyError, TypeError."""
+    n_embd, n_head = state["transformer.wte.weight"].shape[1], settings["n_head"]
+    n_layer = len({name.split(".")[2] for name in state if name.startswith("transformer.h.")})
+    if settings.get("n_layer", n_layer) != n_layer:
+        raise ValueError(f"{n_layer} of {settings['n_layer']} layers")
+    inner = state["transformer.h.0.mlp.fc_1.weight"].shape[0]
+    adapter, hears = state["whisper_adapter.fc_1.weight"].shape
+    vision = state.get("vision_adapter.fc_1.weight")
+    return ModelConfig(
+        n_layer=n_layer,
+        n_head=n_head,
+        n_query_groups=settings.get("n_query_groups") or n_head,
+        head_size=settings.get("head_size") or n_embd // n_head,
+        n_embd=n_embd,
+        intermediate_size=inner,
+        block_size=settings["block_size"],
+        whisper_adapter_dim=hears,
+        vision_adapter_dim=0 if vision is None else vision.shape[1],
+        adapter_size=0 if adapter == inner else adapter,
+        norm_eps=float(settings.get("norm_eps", 1e-6)),
+        rope_base=float(settings.get("rope_base", 1_000_000)),
+    )
 
 
-def _parse(kind: type[T], values: Config, file: Path) -> T:
-    """A dataclass of whole numbers, floats and tuples of whole numbers, from JSON."""
-    kinds = {field.name: field.type for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    made: Config = {}
-    try:
-        for key, value in values.items():
-            several = kinds[key] not in (int, float)
-            for one in value if several else (value,):
-                if type(one) is not int and not (kinds[key] is float and isinstance(one, float)):
-                    raise TypeError(f"{key} is {value!r}")
-            made[key] = tuple(value) if several else value
-        return kind(**made)
-    except KeyError as error:
-        raise CheckpointError(f"{file}: unknown entry {error} for a {kind.__name__}; update omni2") from error
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise CheckpointError(f"{file}: not a {kind.__name__}: {line(error)}") from error
+def _rename(name: str) -> str:
+    for theirs, ours in RENAMED:
+        name = name.replace(theirs, ours)
+    return name
+
+
+def _separate(name: str, value: Tensor, config: ModelConfig) -> Tensor:
+    """Fused rows, for each query group its query heads, one key head, one value head → all queries, keys, values."""
+    if ".attn.attn." not in name:
+        return value
+    queries = config.n_head // config.n_query_groups
+    groups = value.reshape(config.n_query_groups, queries + 2, config.head_size, *value.shape[1:])
+    parts = (groups[:, :queries], groups[:, queries : queries + 1], groups[:, queries + 1 :])
+    return torch.cat([part.flatten(0, 2) for part in parts])

@@ -124,7 +124,7 @@ def convert(
     """Turn a released checkpoint into safetensors and a config.json, which load faster."""
     import torch
 
-    from omni2.checkpoint import save
+    from omni2.bundle import save
     from omni2.hub import load_bundle
 
     bundle = load_bundle(folder)

@@ -9,8 +9,9 @@ import os
 import re
 from pathlib import Path
 
-from omni2 import checkpoint, released
-from omni2.checkpoint import Bundle
+from omni2 import bundle as own
+from omni2 import checkpoint as released
+from omni2.bundle import Bundle
 from omni2.errors import CheckpointError
 from omni2.weights import line
 
@@ -26,7 +27,7 @@ def load_bundle(name: str | Path) -> Bundle:
     """
     folder = find(name)
     if not is_released(folder):
-        return checkpoint.load(folder)
+        return own.load(folder)
     bundle = released.load_released_bundle(folder, fetch=fetch)
     return dataclasses.replace(bundle, name=str(name)) if is_hub_id(name) else bundle
 
@@ -53,7 +54,7 @@ def find(name: str | Path) -> Path:
 def is_released(folder: Path) -> bool:
     """Whether `folder` is laid out as gpt-omni's are, not as this library saves models."""
     theirs = any((folder / file).is_file() for file in (released.CONFIG, released.WEIGHTS))
-    return theirs and not (folder / checkpoint.MODEL).is_file()
+    return theirs and not (folder / own.MODEL).is_file()
 
 
 def is_hub_id(name: str | Path) -> bool:
@@ -63,7 +64,7 @@ def is_hub_id(name: str | Path) -> bool:
 
 def fetch_model(repo: str) -> Path:
     """The folder with the files of a model on the hub.  Raises CheckpointError when they cannot be had."""
-    return _snapshot(repo, (*checkpoint.FILES, *released.FILES), f"hf download {repo}")
+    return _snapshot(repo, (*own.FILES, *released.FILES), f"hf download {repo}")
 
 
 def fetch(repo: str, file: str) -> Path:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from omni2.audio import SAMPLE_RATE, Sound, to_waveform
-from omni2.checkpoint import Bundle, save
+from omni2.bundle import Bundle, save
 from omni2.codec.stream import SpeechStream
 from omni2.config import Sampling
 from omni2.encoder import Window

@@ -17,8 +17,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
-from omni2 import hub, released
-from omni2.checkpoint import Bundle, load, save
+from omni2 import checkpoint as released
+from omni2 import hub
+from omni2.bundle import Bundle, load, save
 from omni2.codec.istft import IstftCodec, IstftConfig
 from omni2.config import ModelConfig
 from omni2.encoder import AudioEncoder

@@ -13,7 +13,7 @@ from toys import ABILITIES, photo, tiny_bundle, tone, write_tone
 from typer.testing import CliRunner
 
 from omni2.audio import load_audio
-from omni2.checkpoint import load, save
+from omni2.bundle import load, save
 from omni2.cli import app, write_wav
 from omni2.omni import OmniModel
 

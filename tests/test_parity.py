@@ -9,11 +9,11 @@ import parity
 import pytest
 import torch
 
+from omni2.checkpoint import load_released
 from omni2.config import Pick, Sampling
 from omni2.engine import Conversation, Engine, Step
 from omni2.model import KVCache, OmniLM, Rows
 from omni2.prompt import Prompt, PromptBuilder
-from omni2.released import load_released
 from omni2.tokens import RELEASED
 
 SEED, STEPS, TOLERANCE = 11, 48, 1e-4

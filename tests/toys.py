@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from omni2.checkpoint import Bundle
+from omni2.bundle import Bundle
 from omni2.codec.istft import IstftCodec, IstftConfig
 from omni2.codec.stream import to_pcm16
 from omni2.config import ModelConfig, Pick, Sampling

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
-from omni2.checkpoint import Bundle, save
+from omni2.bundle import Bundle, save
 from omni2.codec.istft import IstftCodec, IstftConfig
 from omni2.config import ModelConfig
 from omni2.errors import OmniError

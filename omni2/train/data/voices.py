@@ -61,28 +61,35 @@ def trim(wave: Wave, rate: int, threshold: float = -45.0, margin: float = 0.03) 
 
 @dataclass(frozen=True)
 class Hibari:
-    """The neural voice "heart" of hibari-tts, 24 kHz; the same text always gives the same samples."""
+    """The neural voice "heart" of hibari-tts, 24 kHz; the same text always gives the same samples.
+
+    `pitch` 1.2 makes another speaker: spoken slower by it, then played faster, so voice and vocal tract move together.
+    """
 
     name: str
     speed: float = 1.0
+    pitch: float = 1.0
 
     def say(self, text: str) -> tuple[Wave, int]:
         """See `Voice.say`."""
         engine = _hibari()
-        return _checked(engine(_spoken(text), speed=self.speed, seed=0), text), int(engine.sample_rate)
+        wave = engine(_spoken(text), speed=self.speed / self.pitch, seed=0)
+        return _checked(wave, text), round(engine.sample_rate * self.pitch)
 
 
 @dataclass(frozen=True)
 class Flite:
-    """A voice of the `flite` binary: 8 kHz (kal) or 16 kHz (the others)."""
+    """A voice of the `flite` binary: 8 kHz (kal) or 16 kHz (the others); `pitch` as of `Hibari`."""
 
     name: str
     speaker: str
+    pitch: float = 1.0
 
     def say(self, text: str) -> tuple[Wave, int]:
         """See `Voice.say`."""
-        wave, rate = parse_wav(_run(["flite", "-voice", self.speaker, "-t", _spoken(text), "-o", "/dev/stdout"]))
-        return _checked(wave, text), rate
+        settings = ["-voice", self.speaker, "--setf", f"duration_stretch={self.pitch}"]
+        wave, rate = parse_wav(_run(["flite", *settings, "-t", _spoken(text), "-o", "/dev/stdout"]))
+        return _checked(wave, text), round(rate * self.pitch)
 
 
 @dataclass(frozen=True)
@@ -232,7 +239,9 @@ _VOICES: dict[str, Callable[[str], Voice]] = {
     "hibari": Hibari,
     "hibari-slow": partial(Hibari, speed=0.85),
     "hibari-fast": partial(Hibari, speed=1.2),
+    **{f"hibari-{f}": partial(Hibari, pitch=f) for f in (0.72, 0.8, 0.88, 1.14, 1.28)},
     **{f"flite-{who}": partial(Flite, speaker=who) for who in ("slt", "rms", "awb", "kal", "kal16")},
+    **{f"flite-{who}-{f}": partial(Flite, speaker=who, pitch=f) for who in ("slt", "rms", "awb") for f in (0.86, 1.16)},
     **{name: partial(Espeak, variant=v, speed=speed, pitch=pitch) for name, (v, speed, pitch) in _ESPEAK.items()},
     "piper-joe": Piper,
     "festival-kal": partial(Festival, speaker="kal_diphone"),
