@@ -128,6 +128,8 @@ def load(folder: str | Path) -> Bundle:
         raise CheckpointError(f"{folder / TOKENIZER} has more than {layout.text_ids} tokens; it is another model's")
     codec = _load_codec(_take(config, "codec", dict, file), folder)
     name = _take(config, "name", str, file)
+    if "see" in abilities and vision is None:
+        raise CheckpointError(f'{file}: "see" is an ability, but there is no vision encoder')
     return Bundle(lm, tokenizer, encoder, vision, codec, window, frozenset(abilities), name)
 
 

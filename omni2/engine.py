@@ -103,7 +103,7 @@ class Engine:
         self._free = list(reversed(range(slots)))
         self._turns: list[Turn] = []
         self._closed: deque[Turn] = deque()  # to be taken out by whoever holds the lock
-        self._lock = threading.RLock()  # a dropped iterator may be closed by the collector amid a step
+        self._lock = threading.Lock()  # not reentrant: closed amid a step, a turn must stay whole until its end
 
     @property
     def live(self) -> int:
@@ -219,8 +219,6 @@ class Engine:
             id(t): sample(logits[None], t.sampling.text, t.generator) for t, logits in zip(writing, text, strict=True)
         }
         for turn in turns:
-            if turn.finished:
-                continue
             self._take(turn, codes.get(id(turn)), words.get(id(turn)))
 
     def _take(self, turn: Turn, codes: Tensor | None, word: Tensor | None) -> None:
@@ -239,7 +237,7 @@ class Engine:
                 self._free.append(turn.rows.pop().slot)
         ended = turn.text_ended if heard is None else heard[-1] == self.layout.eoa
         reason: FinishReason | None = "end" if ended else None
-        if not ended and turn.rows[0].position >= turn.limit:
+        if not ended and turn.rows[0].position + 1 >= turn.limit:
             reason = "length"
         turn.steps.append(Step(heard, text, reason))
         if reason:

@@ -20,6 +20,7 @@ from omni2.errors import AbilityError, BusyError, CheckpointError, ContextLength
 from omni2.omni import AnswerStream
 from omni2.tokens import DelayLine
 from omni2.vision import load_picture
+from omni2.words import BROKEN
 
 HOT = Pick(2.0)
 TURNS: dict[str, dict[str, Any]] = {
@@ -208,6 +209,18 @@ def test_words_come_in_pieces_before_the_end(model: OmniModel) -> None:
     ids = [step.text for step in model.engine.submit(model.prompts.typed(model.bundle.tokenizer.encode("hello").ids))]
     words = model.bundle.tokenizer.decode([token for token in ids if token is not None and token < LAYOUT.text_ids])
     assert "".join(chunk.text for chunk in chunks) == words
+
+
+def test_an_answer_cut_within_a_character_keeps_its_last_piece(model: OmniModel) -> None:
+    prompt, broken = model.prompts.typed(model.bundle.tokenizer.encode("hello").ids), 0
+    for limit in range(len(prompt) + 1, len(prompt) + 15):
+        sampling = Sampling(max_tokens=limit)
+        ids = [step.text for step in model.engine.submit(prompt, sampling)]
+        words = model.bundle.tokenizer.decode([token for token in ids if token is not None and token < LAYOUT.text_ids])
+        answer = model.answer(text="hello", reply="text", sampling=sampling)
+        assert (answer.text, answer.finish_reason) == (words, "length")
+        broken += words.endswith(BROKEN)
+    assert broken
 
 
 def test_timings(model: OmniModel) -> None:

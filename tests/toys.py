@@ -178,7 +178,7 @@ def greedy_reference(lm: OmniLM, prompt: Prompt, steps: int = STEPS) -> Iterator
         text[0, :AUDIO_LAYERS, -1] = layout.pad_audio
     ended = False
     limit = lm.config.block_size
-    for _ in range(min(steps, limit - len(prompt) + 1)):
+    for _ in range(min(steps, limit - len(prompt))):
         codes = word = None
         if prompt.audio_out:
             hidden = lm(lm.embed(speech, [prompt.spans]))[0, -1]
@@ -193,7 +193,7 @@ def greedy_reference(lm: OmniLM, prompt: Prompt, steps: int = STEPS) -> Iterator
         text = torch.cat([text, torch.tensor([[*nothing, fed]])[..., None]], -1)
         assert text[0, TEXT_LAYER, -1] == fed
         over = ended if codes is None else codes[-1] == layout.eoa
-        last = speech.shape[2] > limit
+        last = speech.shape[2] >= limit
         yield Step(codes, word, "end" if over else "length" if last else None)
         if over:
             return

@@ -45,12 +45,17 @@ def codec(runs: Runs = Path("runs"), steps: int = 3000, threads: int = 2) -> Non
 
 @train.command()
 def lm(
-    runs: Runs = Path("runs"), understand: int = 1200, speak: int = 2400, batch: int = 32, processes: int = 2
+    runs: Runs = Path("runs"),
+    understand: int = 1200,
+    speak: int = 800,
+    generalise: int = 2800,
+    batch: int = 32,
+    processes: int = 2,
 ) -> None:
-    """Train the language model: first to understand and write, then to speak."""
+    """Train the language model: to understand and write, to speak, then to do so for unseen phrasings and voices."""
     from omni2.train.nano import Workshop, make_lm
 
-    make_lm(Workshop(runs), understand, speak, batch, processes)
+    make_lm(Workshop(runs), (understand, speak, generalise), batch, processes)
 
 
 @train.command()

@@ -18,10 +18,18 @@ class Stage:
     warmup: int = 200
 
 
-UNDERSTAND = Stage("understand", {"A1T1": 0.25, "A1T2": 0.5, "T1T2": 0.25}, steps=4000, learning_rate=1e-3)
+UNDERSTAND = Stage("understand", {"A1T1": 0.25, "A1T2": 0.5, "T1T2": 0.25}, steps=1200, learning_rate=1e-3)
 SPEAK = Stage(
     "speak",
     {"A1A2": 0.25, "T1A2": 0.08, "T1A1": 0.05, "A1T2": 0.32, "A1T1": 0.14, "T1T2": 0.16},
-    steps=6000,
+    steps=800,
     learning_rate=1e-3,
+)
+# Speech of known answers is learned soon, understanding new phrasings and voices is not: most of the time goes there.
+GENERALISE = Stage(
+    "generalise",
+    {"A1A2": 0.13, "T1A2": 0.05, "T1A1": 0.04, "A1T2": 0.44, "A1T1": 0.16, "T1T2": 0.18},
+    steps=2800,
+    learning_rate=1e-3,
+    warmup=50,
 )
