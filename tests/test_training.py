@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from toys import HEARD, LAYOUT, tiny_lm, tiny_tokenizer
 
 from omni2.codec.istft import IstftConfig
 from omni2.config import Sampling
@@ -20,7 +21,6 @@ from omni2.train.losses import EnvelopeLoss, SpectralLoss
 from omni2.train.mixture import Mixture, loosened, masked
 from omni2.train.samples import IGNORE, collate, make_sample
 from omni2.train.stages import Stage
-from toys import HEARD, LAYOUT, tiny_lm, tiny_tokenizer
 
 TINY_CODEC = IstftConfig(
     hop=32, n_fft=128, n_mels=8, width=16, encoder_blocks=1, decoder_blocks=1, codebook_size=32, codebook_width=4

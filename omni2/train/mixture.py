@@ -8,6 +8,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from omni2.errors import OmniError
 from omni2.prompt import PromptBuilder
 from omni2.tokens import TokenLayout
 from omni2.train.data.questions import Item
@@ -54,14 +55,19 @@ class Mixture:
         task = tasks[rng.choice(len(tasks), p=shares / shares.sum())]
         scope = len(self.items) - 1
         item = self.items[scope if rng.random() < UNKNOWN_SHARE else int(rng.integers(scope))]
-        phrasing = item.train[rng.integers(len(item.train))]
+        phrasings = item.train
+        if task.startswith("A1"):
+            phrasings = tuple(text for text in item.train if text in self.recordings) or item.train
+        phrasing = phrasings[int(rng.integers(len(phrasings)))]
         return self.sample(task, item, phrasing, rng)
 
     def sample(self, task: Task, item: Item, phrasing: str, rng: np.random.Generator) -> Sample:
         """The sample of one task about one question."""
         reply, frames = "text" if task.endswith("T2") else "speech", None
         if task.startswith("A1"):
-            takes = self.recordings[phrasing]
+            takes = self.recordings.get(phrasing)
+            if not takes:
+                raise OmniError(f"{phrasing!r} was never recorded; run `omni2 data questions`")
             audio = masked(takes[rng.integers(len(takes))].features.float(), rng)
             prompt = self.builder.transcription(audio) if task == "A1T1" else self.builder.spoken(audio, reply)  # type: ignore[arg-type]
         elif task == "T1A1":

@@ -5,6 +5,8 @@ A shard is one safetensors file: `features` (frames, width) float16 of all its q
 """
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,22 +37,36 @@ class Spoken:
     features: Tensor
 
 
-def build_questions(texts: list[str], folder: Path, passes: int, workers: int = 1, seed: int = 0) -> None:
-    """Say each of `texts` once a pass in a voice drawn for it; shards that exist already are kept."""
+def build_questions(texts: Sequence[str], folder: Path, passes: int, workers: int = 1, seed: int = 0) -> None:
+    """Say each of `texts` in drawn voices until it was said `passes` times; what `folder` holds already counts."""
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = []
+    shards = sorted(folder.glob("questions-*.safetensors"))
+    said = Counter(text for path in shards for text in _texts(path))
+    missing = []
     for turn in range(passes):
         order = np.random.default_rng((seed, turn)).permutation(len(texts))
-        for at in range(0, len(texts), SIZE):
-            path = folder / f"questions-{turn:02d}-{at // SIZE:04d}.safetensors"
-            if not path.exists():
-                jobs.append((path, [texts[i] for i in order[at : at + SIZE]], (seed, turn, at)))
+        missing += [texts[i] for i in order if said[texts[i]] <= turn]
+    first = 1 + max((int(path.stem.split("-")[1]) for path in shards), default=-1)
+    jobs = []
+    for number, at in enumerate(range(0, len(missing), SIZE), first):
+        path = folder / f"questions-{number:05d}.safetensors"
+        jobs.append((path, missing[at : at + SIZE], (seed, number)))
+    if workers == 1:
+        for job in track(jobs, description="question shards"):
+            _build_shard(job)
+        return
     with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for _ in track(pool.map(_build_shard, jobs), description="question shards", total=len(jobs)):
             pass
 
 
-def _build_shard(job: tuple[Path, list[str], tuple[int, int, int]]) -> None:
+def _texts(path: Path) -> list[str]:
+    with safe_open(path, "pt") as shard:
+        texts: list[str] = json.loads(shard.metadata()["texts"])
+    return texts
+
+
+def _build_shard(job: tuple[Path, list[str], tuple[int, int]]) -> None:
     path, texts, seed = job
     rng, encoder = np.random.default_rng(seed), load_tiny()
     features, names = [], []
