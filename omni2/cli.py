@@ -4,23 +4,19 @@ import json
 import sys
 import time
 import wave
-from collections.abc import Callable
 from enum import Enum
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from omni2.errors import InputError, OmniError
+from omni2.errors import InputError
 from omni2.eval.cli import evaluate
+from omni2.terminal import plain_errors
 from omni2.train.cli import data, train
 
 if TYPE_CHECKING:
     from omni2.omni import Answer, AnswerStream, OmniModel, Samples
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Spoken conversation with Mini-Omni2 models.")
 app.add_typer(data, name="data")
@@ -38,23 +34,6 @@ class Reply(str, Enum):
 
     speech = "speech"
     text = "text"
-
-
-def plain_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Errors of the library become one line on stderr: status 2 for input that cannot be used, 1 for all else."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except OmniError as error:
-            typer.echo(f"omni2: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(2 if isinstance(error, InputError) else 1) from error
-        except OSError as error:
-            typer.echo(f"omni2: {error}", err=True)
-            raise typer.Exit(1) from error
-
-    return run
 
 
 @app.command()

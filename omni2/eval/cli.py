@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+from omni2.terminal import plain_errors
+
 evaluate = typer.Typer(no_args_is_help=True, help="Measure a model; needs the `dev` extra and the reserved voices.")
 
 
 @evaluate.command()
+@plain_errors
 def nano(
     model: Annotated[str, typer.Option(help="nano or a folder of the same kind")] = "nano",
     questions: Annotated[

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from omni2.terminal import plain_errors
+
 data = typer.Typer(no_args_is_help=True, help="Make training data: speech, questions, codes.")
 train = typer.Typer(no_args_is_help=True, help="Train the parts of the embedded model and put them together.")
 
@@ -12,6 +14,7 @@ Runs = Annotated[Path, typer.Option(help="the folder that holds all parts and lo
 
 
 @data.command()
+@plain_errors
 def speech(runs: Runs = Path("runs"), hours: float = 2.5) -> None:
     """Read dictionary definitions aloud in the answer voice (needs Debian's wordnet-base)."""
     from omni2.train.nano import Workshop, make_speech
@@ -20,7 +23,8 @@ def speech(runs: Runs = Path("runs"), hours: float = 2.5) -> None:
 
 
 @data.command()
-def questions(runs: Runs = Path("runs"), passes: int = 4, workers: int = 2) -> None:
+@plain_errors
+def questions(runs: Runs = Path("runs"), passes: int = 3, workers: int = 2) -> None:
     """Say the training questions in many voices and keep encoder features (needs flite and espeak-ng)."""
     from omni2.train.nano import Workshop, make_questions
 
@@ -28,6 +32,7 @@ def questions(runs: Runs = Path("runs"), passes: int = 4, workers: int = 2) -> N
 
 
 @data.command()
+@plain_errors
 def codes(runs: Runs = Path("runs")) -> None:
     """Say the answers in the answer voice and keep the trained codec's codes."""
     from omni2.train.nano import Workshop, make_codes
@@ -36,6 +41,7 @@ def codes(runs: Runs = Path("runs")) -> None:
 
 
 @train.command()
+@plain_errors
 def codec(runs: Runs = Path("runs"), steps: int = 3000, threads: int = 2) -> None:
     """Train the codec."""
     from omni2.train.nano import Workshop, make_codec
@@ -44,11 +50,12 @@ def codec(runs: Runs = Path("runs"), steps: int = 3000, threads: int = 2) -> Non
 
 
 @train.command()
+@plain_errors
 def lm(
     runs: Runs = Path("runs"),
     understand: int = 1200,
     speak: int = 800,
-    generalise: int = 2800,
+    generalise: int = 2700,
     batch: int = 32,
     processes: int = 2,
 ) -> None:
@@ -59,6 +66,7 @@ def lm(
 
 
 @train.command()
+@plain_errors
 def assets(runs: Runs = Path("runs"), out: Path | None = None) -> None:
     """Put the trained parts together as a model folder, by default the package's own."""
     from omni2.train.nano import ASSETS, Workshop, make_assets

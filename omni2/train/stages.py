@@ -29,7 +29,7 @@ SPEAK = Stage(
 GENERALISE = Stage(
     "generalise",
     {"A1A2": 0.13, "T1A2": 0.05, "T1A1": 0.04, "A1T2": 0.44, "A1T1": 0.16, "T1T2": 0.18},
-    steps=2800,
+    steps=2700,
     learning_rate=1e-3,
     warmup=50,
 )
