@@ -102,9 +102,18 @@ def test_every_voice_speaks(name):
     wave, rate = voice(name).say("-v \"Hello\" (there), it's $5; naïve — isn't it?\nYes.")
     assert wave.dtype == np.float32
     assert wave.ndim == 1
-    assert rate in (8000, 16000, 22050, 24000)
+    assert 8000 <= rate <= 32_000
     assert 0.05 < np.abs(wave).max() <= 1.0
     assert 1.0 < trim(wave, rate).size / rate < 12.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "base"), [("hibari-1.28", "hibari"), ("flite-slt-0.86", "flite-slt")])
+def test_a_moved_voice_keeps_its_tempo_and_moves_its_pitch(name, base):
+    skip_unless_installed(base)
+    (moved, rate), (plain, plain_rate) = (voice(n).say("What is the capital of France?") for n in (name, base))
+    assert trim(moved, rate).size / rate == pytest.approx(trim(plain, plain_rate).size / plain_rate, rel=0.15)
+    assert rate / plain_rate == pytest.approx(float(name.rpartition("-")[2]), rel=0.01)
 
 
 @pytest.mark.slow
