@@ -132,13 +132,21 @@ def test_half_precision_is_stored_once_and_saved_over_itself(bundle, tmp_path):
 def test_a_model_without_pictures_needs_no_transformers(bundle, tmp_path):
     save(bundle, tmp_path)  # its vision encoder must not stay behind
     lm = OmniLM(dataclasses.replace(SIZES, vision_adapter_dim=0), LAYOUT).eval()
-    save(dataclasses.replace(bundle, lm=lm, vision_encoder=None), tmp_path)
+    blind = dataclasses.replace(bundle, lm=lm, vision_encoder=None, abilities=frozenset({"answer"}))
+    save(blind, tmp_path)
     assert not (tmp_path / "vision_encoder.safetensors").exists()
     code = (
         "import sys; from omni2.hub import load_bundle; b = load_bundle(sys.argv[1]); assert b.vision_encoder is None\n"
         "assert not {'transformers', 'snac', 'huggingface_hub.hf_api'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=120)
+
+
+def test_a_model_that_claims_to_see_needs_an_eye(bundle, tmp_path):
+    lm = OmniLM(dataclasses.replace(SIZES, vision_adapter_dim=0), LAYOUT).eval()
+    save(dataclasses.replace(bundle, lm=lm, vision_encoder=None, abilities=frozenset({"see"})), tmp_path)
+    with pytest.raises(CheckpointError, match="vision encoder"):
+        load(tmp_path)
 
 
 def test_odd_positions_of_the_audio_encoder_are_kept(bundle, tmp_path):

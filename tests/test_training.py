@@ -71,6 +71,17 @@ def test_inputs_are_the_targets_of_the_step_before():
     assert torch.equal(batch.ids[1, :AUDIO_LAYERS, n : n + steps - 1], spoken.targets[:AUDIO_LAYERS, :-1])
 
 
+def test_corruption_hits_only_the_codes_that_are_fed():
+    sample = make_sample(PromptBuilder(LAYOUT).typed([9, 8], "speech"), [5, 6], frames(6), LAYOUT)
+    clean = collate([sample], LAYOUT)
+    dirty = collate([sample], LAYOUT, 0.5, torch.Generator().manual_seed(0))
+    assert torch.equal(clean.targets, dirty.targets)
+    changed = clean.ids != dirty.ids
+    assert 5 < changed.sum() < 42
+    assert (clean.ids[changed] < LAYOUT.codebook_size).all()
+    assert not changed[:, TEXT_LAYER].any()
+
+
 def test_padding_changes_no_loss():
     lm = tiny_lm().float()
     short = make_sample(PromptBuilder(LAYOUT).typed([9]), [5], None, LAYOUT)

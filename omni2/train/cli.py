@@ -55,14 +55,15 @@ def lm(
     runs: Runs = Path("runs"),
     understand: int = 1200,
     speak: int = 800,
-    generalise: int = 2700,
+    generalise: int = 2400,
+    steady: int = 200,
     batch: int = 32,
     processes: int = 2,
 ) -> None:
     """Train the language model: to understand and write, to speak, then to do so for unseen phrasings and voices."""
     from omni2.train.nano import Workshop, make_lm
 
-    make_lm(Workshop(runs), (understand, speak, generalise), batch, processes)
+    make_lm(Workshop(runs), (understand, speak, generalise, steady), batch, processes)
 
 
 @train.command()

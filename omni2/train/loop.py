@@ -106,7 +106,8 @@ def draw_batches(
         group = mixture.batches(stage, training.batch, start, training.seed + index, rank, GROUP)
         for step, samples in enumerate(group, start):
             if begin <= step < stage.steps:
-                yield step, collate(samples, mixture.layout)
+                generator = torch.Generator().manual_seed(hash((training.seed, index, rank, step)) % 2**62)
+                yield step, collate(samples, mixture.layout, stage.corrupted, generator)
 
 
 def take_step(

@@ -32,7 +32,7 @@ from omni2.train.data.voices import ANSWER, voice
 from omni2.train.encoder import load_tiny
 from omni2.train.loop import Training, train
 from omni2.train.mixture import Mixture
-from omni2.train.stages import GENERALISE, SPEAK, UNDERSTAND
+from omni2.train.stages import GENERALISE, SPEAK, STEADY, UNDERSTAND
 from omni2.train.vocabulary import train_tokenizer
 
 ASSETS = Path(__file__).parents[1] / "assets" / "nano"
@@ -143,8 +143,8 @@ def new_lm() -> OmniLM:
     return lm
 
 
-def make_lm(shop: Workshop, steps: tuple[int, int, int], batch: int, processes: int) -> None:
-    """Train the language model in its three stages of so many `steps`, on so many processes of one thread."""
+def make_lm(shop: Workshop, steps: tuple[int, int, int, int], batch: int, processes: int) -> None:
+    """Train the language model in its four stages of so many `steps`, on so many processes of one thread."""
     if not shop.codes.exists() and any(steps[1:]):
         raise OmniError(f"{shop.codes} is missing; make it with `omni2 data codes`")
     tokenizer(shop)
@@ -154,14 +154,14 @@ def make_lm(shop: Workshop, steps: tuple[int, int, int], batch: int, processes: 
     spawn(_train_rank, (processes, shop, steps, batch), processes)  # type: ignore[no-untyped-call]
 
 
-def _train_rank(rank: int, world: int, shop: Workshop, steps: tuple[int, int, int], batch: int) -> None:
+def _train_rank(rank: int, world: int, shop: Workshop, steps: tuple[int, int, int, int], batch: int) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world)}
     os.environ.setdefault("MASTER_ADDR", "localhost")
     os.environ.setdefault("MASTER_PORT", "29471")
     torch.set_num_threads(1)
     frames = load_file(shop.codes) if shop.codes.exists() else {}
     mixture = Mixture(items(), read_questions(shop.questions), frames, tokenizer(shop), NANO, CONFIG.audio_stride)
-    stages = [replace(s, steps=n) for s, n in zip((UNDERSTAND, SPEAK, GENERALISE), steps, strict=True)]
+    stages = [replace(s, steps=n) for s, n in zip((UNDERSTAND, SPEAK, GENERALISE, STEADY), steps, strict=True)]
     train(new_lm(), mixture, stages, shop.lm, Training(batch=batch))
 
 

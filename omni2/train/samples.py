@@ -43,8 +43,14 @@ class Batch:
     samples: list[Sample]
 
 
-def collate(samples: list[Sample], layout: TokenLayout) -> Batch:
-    """Inputs at an answer's step are the targets of the step before, `pad` where nothing is learned."""
+def collate(
+    samples: list[Sample], layout: TokenLayout, corrupted: float = 0.0, generator: torch.Generator | None = None
+) -> Batch:
+    """Inputs at an answer's step are the targets of the step before, `pad` where nothing is learned.
+
+    A share `corrupted` of the codes fed (not of those to be emitted) is replaced by others, drawn from `generator`:
+    so the speech learns to find back to its text after a wrong code of its own.
+    """
     pads = torch.tensor([layout.pad_audio] * AUDIO_LAYERS + [layout.pad_text])[:, None]
     length = max(len(s) for s in samples) - 1
     ids = pads.expand(len(samples), LAYERS, length).clone()
@@ -54,4 +60,9 @@ def collate(samples: list[Sample], layout: TokenLayout) -> Batch:
         ids[i, :, :n] = sample.prompt.ids
         ids[i, :, n : n + steps - 1] = torch.where(sample.targets == IGNORE, pads, sample.targets)[:, :-1]
         targets[i, :, n - 1 : n - 1 + steps] = sample.targets
+    if corrupted:
+        hit = torch.rand(ids.shape, generator=generator) < corrupted
+        hit[:, AUDIO_LAYERS:] = False
+        wrong = torch.randint(layout.codebook_size, ids.shape, generator=generator)
+        ids = torch.where(hit & (ids < layout.codebook_size), wrong, ids)
     return Batch(ids, targets, samples)

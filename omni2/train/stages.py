@@ -9,13 +9,17 @@ Task = Literal["A1T1", "A1T2", "T1T2", "A1A2", "T1A2", "T1A1"]
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: shares of the tasks (they need not add up to one), steps of the optimiser, peak learning rate."""
+    """One stage: shares of the tasks (they need not add up to one), steps of the optimiser, peak learning rate.
+
+    `corrupted` is the share of wrong codes among those fed, against drifting speech.
+    """
 
     name: str
     mixture: Mapping[Task, float]
     steps: int
     learning_rate: float
     warmup: int = 200
+    corrupted: float = 0.0
 
 
 UNDERSTAND = Stage("understand", {"A1T1": 0.25, "A1T2": 0.5, "T1T2": 0.25}, steps=1200, learning_rate=1e-3)
@@ -29,7 +33,15 @@ SPEAK = Stage(
 GENERALISE = Stage(
     "generalise",
     {"A1A2": 0.13, "T1A2": 0.05, "T1A1": 0.04, "A1T2": 0.44, "A1T1": 0.16, "T1T2": 0.18},
-    steps=2700,
+    steps=2400,
     learning_rate=1e-3,
     warmup=50,
+)
+STEADY = Stage(
+    "steady",
+    {"A1A2": 0.45, "T1A2": 0.12, "T1A1": 0.08, "A1T2": 0.2, "A1T1": 0.07, "T1T2": 0.08},
+    steps=200,
+    learning_rate=3e-4,
+    warmup=20,
+    corrupted=0.1,
 )
