@@ -29,12 +29,14 @@ LAYERS = [
     ("hub",),
     ("omni",),
     ("__init__",),
+    ("client",),
+    ("serve",),
     ("train",),
     ("eval",),
     ("cli",),
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-FOLDERS = {"codec", "train", "eval"}  # whose files may import each other
+FOLDERS = {"codec", "serve", "train", "eval"}  # whose files may import each other
 HEAVY = ("torch", "transformers", "tokenizers", "av", "PIL", "soxr", "snac", "scipy", "typer", "rich", "yaml")
 HEAVY += ("numpy", "safetensors", "huggingface_hub", "fastapi", "starlette", "gradio", "streamlit", "aiohttp", "ray")
 

@@ -33,6 +33,15 @@ def questions(runs: Runs = Path("runs"), passes: int = 3, workers: int = 2) -> N
 
 @data.command()
 @plain_errors
+def sentences(runs: Runs = Path("runs"), passes: int = 1, workers: int = 2) -> None:
+    """Say everyday sentences in many voices and keep encoder features (needs wordnet-base, flite and espeak-ng)."""
+    from omni2.train.nano import Workshop, make_sentences
+
+    make_sentences(Workshop(runs), passes, workers)
+
+
+@data.command()
+@plain_errors
 def codes(runs: Runs = Path("runs")) -> None:
     """Say the answers in the answer voice and keep the trained codec's codes."""
     from omni2.train.nano import Workshop, make_codes

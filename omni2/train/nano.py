@@ -25,7 +25,7 @@ from omni2.pickles import load_pickle
 from omni2.tokens import NANO
 from omni2.train.codec_loop import CodecTraining, train_codec
 from omni2.train.data.questions import Item, corpus, unknown
-from omni2.train.data.sentences import definitions, shuffled
+from omni2.train.data.sentences import definitions, examples, shuffled
 from omni2.train.data.shards import build_questions, read_questions
 from omni2.train.data.speech import build_speech, load_speech
 from omni2.train.data.voices import ANSWER, voice
@@ -36,7 +36,7 @@ from omni2.train.stages import GENERALISE, SPEAK, STEADY, UNDERSTAND
 from omni2.train.vocabulary import train_tokenizer
 
 ASSETS = Path(__file__).parents[1] / "assets" / "nano"
-HELD_OUT = 200  # definitions that no part is trained on, for measuring the codec
+HELD_OUT = 200  # definitions, and as many examples, that no part is trained on: for measuring codec and transcription
 CONFIG = ModelConfig(
     n_layer=6,
     n_head=6,
@@ -73,6 +73,11 @@ class Workshop:
         return self.root / "questions"
 
     @property
+    def sentences(self) -> Path:
+        """Shards of spoken everyday sentences, to learn to transcribe from."""
+        return self.root / "sentences"
+
+    @property
     def codes(self) -> Path:
         """Codec frames of all answers."""
         return self.root / "frames.safetensors"
@@ -102,6 +107,11 @@ def make_codec(shop: Workshop, steps: int, threads: int) -> None:
 def make_questions(shop: Workshop, passes: int, workers: int) -> None:
     """Say every training question `passes` times in drawn voices and keep the encoder's features."""
     build_questions([q for item in items() for q in item.train], shop.questions, passes, workers)
+
+
+def make_sentences(shop: Workshop, passes: int, workers: int) -> None:
+    """Say everyday sentences `passes` times in drawn voices and keep the encoder's features."""
+    build_questions(shuffled(examples(), 0)[:-HELD_OUT], shop.sentences, passes, workers)
 
 
 def make_codes(shop: Workshop) -> None:

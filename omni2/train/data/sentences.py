@@ -1,4 +1,4 @@
-"""Plain English sentences to be read aloud: dictionary definitions (WordNet 3.0, Debian package `wordnet-base`)."""
+"""Plain English sentences of a dictionary (WordNet 3.0, Debian package `wordnet-base`): definitions and examples of use."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,10 @@ import numpy as np
 from omni2.errors import OmniError
 
 WORDNET = Path("/usr/share/wordnet/data.noun")
+EXAMPLE_WORDS = range(3, 13)
 _PLAIN = re.compile(r"[a-z' ,\-]+")
+_QUOTED = re.compile(r'"([^"]+)"')
+_EXAMPLE = re.compile(r"[A-Za-z][A-Za-z', ]*[a-z][?!]?")
 
 
 def definitions(path: Path = WORDNET, max_letters: int = 90) -> list[str]:
@@ -30,6 +33,23 @@ def definitions(path: Path = WORDNET, max_letters: int = 90) -> list[str]:
         article = "An" if word[0] in "aeiou" else "A"
         sentences.append(f"{article} {word} is {text}.")
     return sentences
+
+
+def examples(folder: Path = WORDNET.parent, max_letters: int = 64) -> list[str]:
+    """Example sentences of all four parts of speech ("The baby cut a tooth."), each once, in the files' order.
+
+    Raises OmniError if the dictionary is not installed.
+    """
+    sentences: dict[str, None] = {}
+    for path in (folder / f"data.{part}" for part in ("noun", "verb", "adj", "adv")):
+        if not path.exists():
+            raise OmniError(f"{path} is missing; install WordNet (Debian: apt-get install wordnet-base)")
+        for line in path.read_text(encoding="utf-8").splitlines():
+            for quoted in _QUOTED.findall("" if line.startswith("  ") else line):
+                text = quoted.strip().rstrip(".,")
+                if _EXAMPLE.fullmatch(text) and len(text) <= max_letters and len(text.split()) in EXAMPLE_WORDS:
+                    sentences[text[0].upper() + text[1:] + ("" if text[-1] in "?!" else ".")] = None
+    return list(sentences)
 
 
 def shuffled(sentences: list[str], seed: int) -> list[str]:

@@ -1,0 +1,1 @@
+"""The server: the released clients' contract and OpenAI's protocols over one engine."""

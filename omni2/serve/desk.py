@@ -1,0 +1,106 @@
+"""Where requests meet the model: seats, a bounded queue, threads for the model's calls, a clean end."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from omni2.omni import AnswerStream, Chunk, OmniModel
+from omni2.serve.problems import busy
+from omni2.serve.settings import Settings
+
+R = TypeVar("R")
+
+
+class Desk:
+    """One model and the seats in front of it; lives on one event loop, which no model call ever runs on.
+
+    async with desk.seat():
+        async for chunk in desk.chunks(lambda: desk.model.stream(audio)):
+            ...
+    """
+
+    def __init__(self, model: OmniModel, settings: Settings) -> None:
+        self.model, self.settings = model, settings
+        self.draining = False
+        self.seated = 0
+        self._queue: deque[asyncio.Future[None]] = deque()
+        self._threads = ThreadPoolExecutor(settings.max_sessions + 4, "omni2")
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a seat."""
+        return len(self._queue)
+
+    @asynccontextmanager
+    async def seat(self) -> AsyncIterator[None]:
+        """Hold one of `max_sessions` seats, after a bounded wait in a bounded queue, first come first served.
+
+        Raises Problem 503 when the queue is full, the wait too long or the server about to stop.
+        """
+        await self._sit()
+        try:
+            yield
+        finally:
+            self._rise()
+
+    async def _sit(self) -> None:
+        if self.draining:
+            raise busy("the server is shutting down")
+        if self.seated < self.settings.max_sessions:
+            self.seated += 1
+            return
+        if self.waiting >= self.settings.max_queue:
+            raise busy()
+        turn = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        try:
+            await asyncio.wait({turn}, timeout=self.settings.queue_seconds)
+        except asyncio.CancelledError:
+            if turn.done() and turn.exception() is None:
+                self._rise()
+            raise
+        finally:
+            if not turn.done():
+                self._queue.remove(turn)
+        if not turn.done():
+            raise busy(f"no seat became free within {self.settings.queue_seconds:g} s")
+        turn.result()
+
+    def _rise(self) -> None:
+        """Hand the seat to whoever waits longest, or leave it empty."""
+        if self._queue:
+            self._queue.popleft().set_result(None)
+        else:
+            self.seated -= 1
+
+    async def run(self, call: Callable[..., R], *args: object) -> R:
+        """`call(*args)` on a thread of the desk's own."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
+
+    async def chunks(self, start: Callable[[], AnswerStream]) -> AsyncIterator[Chunk]:
+        """The chunks of the stream that `start` opens; leaving the iteration stops its decoding within a step.
+
+        Errors of `start` (bad input, no rows) are raised at the first `anext`, before any chunk.
+        """
+        stream = await self.run(start)  # cancelled meanwhile, the stream is dropped, which closes it
+        try:
+            while (chunk := await self.run(next, stream, None)) is not None:
+                yield chunk
+        finally:
+            stream.close()
+
+    async def drain(self) -> None:
+        """Let no one in any more; return when all seats are empty, at the latest after `drain_seconds`."""
+        self.draining = True
+        while self._queue:
+            self._queue.popleft().set_exception(busy("the server is shutting down"))
+        deadline = asyncio.get_running_loop().time() + self.settings.drain_seconds
+        while self.seated and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.05)
+
+    def close(self) -> None:
+        """Give the threads back."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
