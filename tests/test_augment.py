@@ -119,3 +119,23 @@ def test_two_seconds_take_milliseconds():
     for _ in range(100):
         augment(source, rng)
     assert time.process_time() - started < 1.0  # 10 ms each on a busy machine; about 1 ms on an idle one
+
+
+def test_another_larynx_keeps_the_envelope_and_makes_the_pitch_steady():
+    t = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+    glide = np.cumsum(120 + 100 * t) / SAMPLE_RATE  # 120 to 220 Hz
+    buzz = sum(np.sin(2 * np.pi * k * glide) / k for k in range(1, 20))
+    source = (0.2 * buzz * np.sin(2 * np.pi * 1.5 * t) ** 2).astype(np.float32)
+    made = module.vocode(source, np.random.default_rng(3))
+    assert made.shape == source.shape
+    assert made.dtype == np.float32
+    assert np.abs(made).max() == pytest.approx(np.abs(source).max(), rel=1e-4)
+    loud = [np.square(x).reshape(20, -1).mean(1) for x in (source, made)]
+    assert np.corrcoef(*loud)[0, 1] > 0.9
+
+    def period(piece: np.ndarray) -> int:
+        echo = np.correlate(piece, piece, "full")[piece.size - 1 :]
+        return 60 + int(np.argmax(echo[60:250]))
+
+    pitches = [SAMPLE_RATE / period(made[i : i + 1600]) for i in (2000, 6000, 12000)]
+    assert max(pitches) / min(pitches) < 1.3, pitches

@@ -31,7 +31,7 @@ def frames(n: int, seed: int = 0) -> Tensor:
     return torch.randint(0, LAYOUT.codebook_size, (n, 7), generator=torch.Generator().manual_seed(seed))
 
 
-def mixture() -> Mixture:
+def mixture(sentences: tuple[str, ...] = ()) -> Mixture:
     items = [
         Item("a", "the cat", ("what is it", "who is it"), ()),
         Item("b", "paris", ("capital", "the capital"), ()),
@@ -42,7 +42,8 @@ def mixture() -> Mixture:
         Spoken(q, "toy", torch.randn(5 + len(q), HEARD, generator=generator).half()) for i in items for q in i.train
     ]
     codes = {item.answer: frames(3 + i, i) for i, item in enumerate(items)}
-    return Mixture(items, spoken, codes, tiny_tokenizer(), LAYOUT, audio_stride=2)
+    plain = [Spoken(text, "toy", torch.randn(9, HEARD, generator=generator).half()) for text in sentences]
+    return Mixture(items, spoken, codes, tiny_tokenizer(), LAYOUT, 2, plain)
 
 
 def test_targets_follow_the_decoding_rules():
@@ -91,6 +92,35 @@ def test_padding_changes_no_loss():
     assert torch.allclose(sum(alone) / 6, together, atol=1e-5)
 
 
+def test_recognition_is_learned_wherever_sound_was_heard():
+    lm, mix, rng = tiny_lm(stride=2).float(), mixture(), np.random.default_rng(0)
+    heard = [mix.sample(task, mix.items[1], "capital", rng) for task in ("A1T1", "A1T2", "A1A2")]
+    typed = mix.sample("T1T2", mix.items[1], "capital", rng)
+    assert [s.heard for s in heard] == [tuple(mix.encode("capital"))] * 3
+    assert losses(lm, collate([typed], LAYOUT))["heard"] == 0
+    alone = [losses(lm, collate([s], LAYOUT))["heard"].item() for s in heard]
+    together = losses(lm, collate([*heard, typed], LAYOUT))["heard"]
+    assert together.item() == pytest.approx(np.mean(alone), rel=1e-4)
+    torch.autograd.backward(together)
+    assert lm.audio_adapter.proj.weight.grad.abs().sum() > 0
+    assert lm.blocks[0].attn.qkv.weight.grad.abs().sum() > 0
+    assert lm.blocks[1].attn.qkv.weight.grad is None, "the upper half belongs to the answer"
+
+
+def test_everyday_sentences_are_transcribed_and_out_of_scope():
+    mix, rng = mixture(("a dog ran", "the sun set")), np.random.default_rng(0)
+    spoken = {tuple(mix.encode(text)) for text in mix.sentences}
+    drawn = [mix.draw(Stage("s", {"A1T1": 1.0}, 1, 1e-3, sentences=0.5), rng) for _ in range(200)]
+    share = np.mean([s.heard in spoken for s in drawn])
+    assert 0.4 < share < 0.65
+    answers = {
+        tuple(s.targets[TEXT_LAYER].tolist())
+        for s in (mix.draw(Stage("s", {"A1T2": 1.0}, 1, 1e-3), rng) for _ in range(300))
+        if s.heard in spoken
+    }
+    assert answers == {(*mix.encode("no"), LAYOUT.eot)}
+
+
 STAGES = [
     Stage("one", {"A1T2": 1.0, "A1T1": 0.5, "T1T2": 0.5}, steps=6, learning_rate=1e-3, warmup=2),
     Stage("two", {"A1A2": 1.0, "T1A2": 0.5, "T1A1": 0.5}, steps=5, learning_rate=1e-3, warmup=2),
@@ -130,7 +160,7 @@ def test_it_learns_to_answer(tmp_path: Path):
     torch.manual_seed(0)
     for weight in lm.parameters():
         torch.nn.init.normal_(weight, std=0.1) if weight.ndim > 1 else torch.nn.init.ones_(weight)
-    stage = Stage("all", {"A1T2": 1.0, "T1A2": 1.0}, steps=300, learning_rate=1e-2, warmup=10)
+    stage = Stage("all", {"A1T2": 1.0, "T1A2": 1.0}, steps=400, learning_rate=5e-3, warmup=10)
     train(lm, mix, [stage], tmp_path, Training(batch=16, save_every=1000))
     engine, builder = Engine(lm.eval()), PromptBuilder(LAYOUT, 2)
     for item in mix.items[:2]:

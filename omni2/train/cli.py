@@ -51,6 +51,15 @@ def codes(runs: Runs = Path("runs")) -> None:
 
 @train.command()
 @plain_errors
+def start(model: str = "nano", runs: Runs = Path("runs")) -> None:
+    """Take up from a finished model: its codec, tokenizer and language model become the parts in `runs`."""
+    from omni2.train.nano import Workshop, take_up
+
+    take_up(Workshop(runs), model)
+
+
+@train.command()
+@plain_errors
 def codec(runs: Runs = Path("runs"), steps: int = 3000, threads: int = 2) -> None:
     """Train the codec."""
     from omni2.train.nano import Workshop, make_codec

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from rich.progress import Progress
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from omni2.model import OmniLM
 from omni2.tokens import AUDIO_LAYERS, TEXT_LAYER
@@ -19,6 +20,7 @@ from omni2.train.run import cosine_rate, load_state, log_row, save_state, set_ra
 from omni2.train.samples import IGNORE, Batch, collate
 from omni2.train.stages import Stage
 
+HEARD_WEIGHT = 0.3
 GROUP = 8  # batches drawn together, so that samples of like length share one
 
 
@@ -35,15 +37,39 @@ class Training:
 
 
 def losses(lm: OmniLM, batch: Batch) -> dict[str, Tensor]:
-    """Mean cross-entropy in nats a token: "text" and "audio" (over its seven layers); zero where there is none."""
+    """Nats a token: cross-entropy of "text" and "audio" (over its seven layers), "heard"; zero where there is none."""
+    tapped: list[Tensor] = []
+    hook = lm.blocks[lm.config.n_layer // 2 - 1].register_forward_hook(lambda _, __, out: tapped.append(out))
     hidden = lm(lm.embed(batch.ids, [s.prompt.spans for s in batch.samples]))
+    hook.remove()
     text_targets, audio_targets = batch.targets[:, TEXT_LAYER], batch.targets[:, :AUDIO_LAYERS].transpose(1, 2)
     says, sounds = text_targets != IGNORE, audio_targets[..., 0] != IGNORE
     text = F.cross_entropy(lm.text_logits(hidden[says]).float(), text_targets[says])
+    parts = {"text": text, "audio": text.new_zeros(()), "heard": recognition_loss(lm, tapped[0], batch)}
     if not sounds.any():
-        return {"text": text, "audio": text.new_zeros(())}
+        return parts
     audio = F.cross_entropy(lm.audio_logits(hidden[sounds]).float().flatten(0, 1), audio_targets[sounds].flatten())
-    return {"text": text, "audio": audio}
+    return parts | {"audio": audio}
+
+
+def recognition_loss(lm: OmniLM, states: Tensor, batch: Batch) -> Tensor:
+    """Connectionist temporal classification (Graves et al., 2006) of the words in the prompts' sound, nats a token.
+
+    `states` (B, T, n_embd) are the hidden ones half-way up: what was said has to stand there in the terms of the text
+    head, so that the upper half can answer speech as it answers text.  The blank is the text layer's `pad`.
+    """
+    rows = [(row, s) for row, s in enumerate(batch.samples) if s.heard]
+    if not rows:
+        return states.new_zeros(())
+    stride = lm.config.audio_stride
+    lengths = [-(-s.prompt.spans[0].features.shape[0] // stride) for _, s in rows]
+    pieces = [states[row, s.prompt.spans[0].start :][:n] for (row, s), n in zip(rows, lengths, strict=True)]
+    logits = lm.text_logits(lm.norm(pad_sequence(pieces)))
+    heard = torch.tensor([token for _, s in rows for token in s.heard])
+    counts = [len(s.heard) for _, s in rows]
+    blank = lm.layout.pad_text
+    said = torch.log_softmax(logits.float(), -1)
+    return F.ctc_loss(said, heard, torch.tensor(lengths), torch.tensor(counts), blank, zero_infinity=True)
 
 
 def share_gradients(lm: OmniLM) -> None:
@@ -70,7 +96,8 @@ def train(lm: OmniLM, mixture: Mixture, stages: Sequence[Stage], folder: Path, t
     saved = load_state(folder / "lm.pt")
     if saved is not None:
         lm.load_state_dict(saved["lm"])
-        optimiser.load_state_dict(saved["optimiser"])
+        if "optimiser" in saved:
+            optimiser.load_state_dict(saved["optimiser"])
         at, first = saved["done"]["stage"], saved["done"]["step"]
     began = time.monotonic()
     with Progress(disable=rank > 0) as progress:
@@ -118,7 +145,7 @@ def take_step(
     with torch.autocast("cpu", torch.bfloat16):
         parts = losses(lm, batch)
     optimiser.zero_grad(set_to_none=True)
-    torch.autograd.backward(parts["text"] + parts["audio"])
+    torch.autograd.backward(parts["text"] + parts["audio"] + HEARD_WEIGHT * parts["heard"])
     if dist.is_initialized():
         share_gradients(lm)
     norm = torch.nn.utils.clip_grad_norm_(lm.parameters(), training.clip)

@@ -17,6 +17,7 @@ from omni2.train.samples import Sample, make_sample
 from omni2.train.stages import Stage, Task
 
 UNKNOWN_SHARE = 0.15  # of all questions are out of scope
+PLAIN_SHARE = 0.25  # of those are everyday sentences, not questions
 MASKED_SHARE = 0.4  # of the recordings lose some frames
 LOOSE_SHARE = 0.5  # of the typed questions lose small words, capitals or their mark, or begin with a filler
 SMALL = frozenset(("a", "an", "the", "of", "is", "are", "do", "does", "can", "you", "me", "tell", "please", "what"))
@@ -27,6 +28,7 @@ class Mixture:
     """The samples of a stage; `frames` maps an answer's text to its codec frames (n, 7) and may be empty before speech.
 
     Intents are drawn evenly, then a phrasing, then a recording of it; the last item is the out-of-scope one.
+    `sentences` are recordings of everyday sentences: there to be transcribed, and out of scope as well.
     """
 
     def __init__(
@@ -37,12 +39,14 @@ class Mixture:
         tokenizer: Tokenizer,
         layout: TokenLayout,
         audio_stride: int,
+        sentences: Sequence[Spoken] = (),
     ) -> None:
         self.items, self.frames, self.tokenizer, self.layout = items, frames, tokenizer, layout
         self.builder = PromptBuilder(layout, audio_stride)
         self.recordings: dict[str, list[Spoken]] = defaultdict(list)
-        for one in spoken:
+        for one in (*spoken, *sentences):
             self.recordings[one.text].append(one)
+        self.sentences = [one.text for one in sentences]
 
     def encode(self, text: str) -> list[int]:
         """Text → ids."""
@@ -53,17 +57,24 @@ class Mixture:
         tasks = list(stage.mixture)
         shares = np.array([stage.mixture[task] for task in tasks])
         task = tasks[rng.choice(len(tasks), p=shares / shares.sum())]
+        if task == "A1T1" and self.sentences and rng.random() < stage.sentences:
+            return self.sample(task, self.items[-1], self._sentence(rng), rng)
         scope = len(self.items) - 1
         item = self.items[scope if rng.random() < UNKNOWN_SHARE else int(rng.integers(scope))]
+        if item is self.items[-1] and self.sentences and rng.random() < PLAIN_SHARE:
+            return self.sample(task, item, self._sentence(rng), rng)
         phrasings = item.train
         if task.startswith("A1"):
             phrasings = tuple(text for text in item.train if text in self.recordings) or item.train
         phrasing = phrasings[int(rng.integers(len(phrasings)))]
         return self.sample(task, item, phrasing, rng)
 
+    def _sentence(self, rng: np.random.Generator) -> str:
+        return self.sentences[int(rng.integers(len(self.sentences)))]
+
     def sample(self, task: Task, item: Item, phrasing: str, rng: np.random.Generator) -> Sample:
         """The sample of one task about one question."""
-        reply, frames = "text" if task.endswith("T2") else "speech", None
+        reply, frames, heard = "text" if task.endswith("T2") else "speech", None, self.encode(phrasing)
         if task.startswith("A1"):
             takes = self.recordings.get(phrasing)
             if not takes:
@@ -76,7 +87,8 @@ class Mixture:
             prompt = self.builder.typed(self.encode(loosened(phrasing, rng)), reply)  # type: ignore[arg-type]
         if prompt.audio_out:
             frames = self.frames[item.answer]
-        return make_sample(prompt, self.encode(phrasing if task == "A1T1" else item.answer), frames, self.layout)
+        said = heard if task == "A1T1" else self.encode(item.answer)
+        return make_sample(prompt, said, frames, self.layout, heard if task.startswith("A1") else ())
 
     def batches(self, stage: Stage, size: int, step: int, seed: int, rank: int, group: int) -> list[list[Sample]]:
         """`group` batches for the steps from `step` on, drawn from (seed, rank, step), like lengths together."""

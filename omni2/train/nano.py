@@ -20,6 +20,7 @@ from omni2.bundle import Bundle, save
 from omni2.codec.istft import IstftCodec, IstftConfig
 from omni2.config import ModelConfig
 from omni2.errors import OmniError
+from omni2.hub import load_bundle
 from omni2.model import OmniLM
 from omni2.pickles import load_pickle
 from omni2.tokens import NANO
@@ -32,6 +33,7 @@ from omni2.train.data.voices import ANSWER, voice
 from omni2.train.encoder import load_tiny
 from omni2.train.loop import Training, train
 from omni2.train.mixture import Mixture
+from omni2.train.run import save_state
 from omni2.train.stages import GENERALISE, SPEAK, STEADY, UNDERSTAND
 from omni2.train.vocabulary import train_tokenizer
 
@@ -91,6 +93,18 @@ class Workshop:
 def items() -> list[Item]:
     """All intents, the out-of-scope one last."""
     return [*corpus(), unknown()]
+
+
+def take_up(shop: Workshop, model: str) -> None:
+    """Begin with the codec, tokenizer and language model of a finished model: training goes on from there."""
+    bundle = load_bundle(model)
+    if not isinstance(bundle.codec, IstftCodec):
+        raise OmniError(f"{model} is no model of this chain; give nano or a folder made by `omni2 train assets`")
+    for folder in (shop.codec, shop.lm):
+        folder.mkdir(parents=True, exist_ok=True)
+    save_state({"codec": bundle.codec.state_dict()}, shop.codec / "codec.pt")
+    save_state({"lm": bundle.lm.state_dict(), "done": {"stage": 0, "step": 0}}, shop.lm / "lm.pt")
+    bundle.tokenizer.save(str(shop.lm / "tokenizer.json"))
 
 
 def make_speech(shop: Workshop, hours: float = 2.5) -> None:
@@ -170,7 +184,8 @@ def _train_rank(rank: int, world: int, shop: Workshop, steps: tuple[int, int, in
     os.environ.setdefault("MASTER_PORT", "29471")
     torch.set_num_threads(1)
     frames = load_file(shop.codes) if shop.codes.exists() else {}
-    mixture = Mixture(items(), read_questions(shop.questions), frames, tokenizer(shop), NANO, CONFIG.audio_stride)
+    spoken, sentences = read_questions(shop.questions), read_questions(shop.sentences)
+    mixture = Mixture(items(), spoken, frames, tokenizer(shop), NANO, CONFIG.audio_stride, sentences)
     stages = [replace(s, steps=n) for s, n in zip((UNDERSTAND, SPEAK, GENERALISE, STEADY), steps, strict=True)]
     train(new_lm(), mixture, stages, shop.lm, Training(batch=batch))
 

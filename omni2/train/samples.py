@@ -14,16 +14,22 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Sample:
-    """`prompt`, then `targets` (8, S): what each layer has to emit at each step, `IGNORE` where nothing is learned."""
+    """`prompt`, then `targets` (8, S): what each layer has to emit at each step, `IGNORE` where nothing is learned.
+
+    `heard` are the text ids of what the prompt's sound says, if it has any.
+    """
 
     prompt: Prompt
     targets: Tensor
+    heard: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompt) + self.targets.shape[1]
 
 
-def make_sample(prompt: Prompt, text: Sequence[int], frames: Tensor | None, layout: TokenLayout) -> Sample:
+def make_sample(
+    prompt: Prompt, text: Sequence[int], frames: Tensor | None, layout: TokenLayout, heard: Sequence[int] = ()
+) -> Sample:
     """Text ids and, for spoken replies, codec frames (n, 7) → what the model has to say after `prompt`."""
     if frames is None:
         targets = torch.full((LAYERS, len(text) + 1), IGNORE)
@@ -31,7 +37,7 @@ def make_sample(prompt: Prompt, text: Sequence[int], frames: Tensor | None, layo
         audio = delay(frames, layout, max(frames.shape[0] + LAYERS, len(text) + 1))
         targets = torch.cat([audio, torch.full((1, audio.shape[1]), IGNORE)])
     targets[-1, : len(text) + 1] = torch.tensor([*text, layout.eot])
-    return Sample(prompt, targets)
+    return Sample(prompt, targets, tuple(heard))
 
 
 @dataclass(frozen=True)

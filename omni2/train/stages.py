@@ -11,7 +11,8 @@ Task = Literal["A1T1", "A1T2", "T1T2", "A1A2", "T1A2", "T1A1"]
 class Stage:
     """One stage: shares of the tasks (they need not add up to one), steps of the optimiser, peak learning rate.
 
-    `corrupted` is the share of wrong codes among those fed, against drifting speech.
+    `corrupted` is the share of wrong codes among those fed, against drifting speech; `sentences` the share of everyday
+    sentences among what is transcribed.
     """
 
     name: str
@@ -20,9 +21,10 @@ class Stage:
     learning_rate: float
     warmup: int = 200
     corrupted: float = 0.0
+    sentences: float = 0.6
 
 
-UNDERSTAND = Stage("understand", {"A1T1": 0.25, "A1T2": 0.5, "T1T2": 0.25}, steps=1200, learning_rate=1e-3)
+UNDERSTAND = Stage("understand", {"A1T1": 0.4, "A1T2": 0.35, "T1T2": 0.25}, steps=1200, learning_rate=1e-3)
 SPEAK = Stage(
     "speak",
     {"A1A2": 0.25, "T1A2": 0.08, "T1A1": 0.05, "A1T2": 0.32, "A1T1": 0.14, "T1T2": 0.16},

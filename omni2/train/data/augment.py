@@ -24,14 +24,17 @@ SILENCE = (0.0, 0.4)  # seconds before, and after
 def augment(wave: Wave, rng: np.random.Generator) -> Wave:
     """`wave`, (samples,) float32 at 16 kHz, as another speaker in another place might have sent it.
 
-    A third of the time only the gain changes. Otherwise each of speed, room, telephone, soft clipping, silence
-    at both ends and noise is drawn on its own, so the length may change. The result lies in [-1, 1] and depends
-    on `wave` and the state of `rng` alone. Raises InputError unless `wave` is a non-empty vector of finite numbers.
+    A third of the time only the gain changes. Otherwise each of another larynx, speed, room, telephone, soft clipping,
+    silence at both ends and noise is drawn on its own, so the length may change. The result lies in [-1, 1] and
+    depends on `wave` and the state of `rng` alone. Raises InputError unless `wave` is a non-empty vector of finite
+    numbers.
     """
     if wave.ndim != 1 or not wave.size or not np.isfinite(wave).all():
         raise InputError(f"cannot augment a wave of shape {wave.shape}; give finite samples in one dimension")
     wave = wave.astype(np.float32)
     if rng.random() >= CLEAN:
+        if rng.random() < 0.15:
+            wave = vocode(wave, rng)
         if rng.random() < 0.6:
             wave = change_speed(wave, rng.uniform(*SPEED))
         if rng.random() < 0.35:
@@ -52,6 +55,49 @@ def change_speed(wave: Wave, factor: float) -> Wave:
     """`wave` played `factor` times as fast, its pitch with it: (samples / factor,)."""
     changed: Wave = soxr.resample(wave, SAMPLE_RATE * factor, SAMPLE_RATE, quality="MQ")
     return changed if changed.size else wave
+
+
+def vocode(wave: Wave, rng: np.random.Generator, size: int = 512) -> Wave:
+    """`wave`, same length, with its larynx replaced by a buzz of steady pitch: as from an old diphone synthesiser.
+
+    The envelope of each 32 ms spectrum (the first 40 cepstral coefficients) is laid on pulses where low frequencies
+    carry most of the energy, on noise elsewhere.
+    """
+    pitch = rng.uniform(80, 220) * (1 - rng.uniform(0, 0.25) * np.arange(wave.size) / wave.size)  # Hz, falling
+    pulses = np.diff(np.floor(np.cumsum(pitch / SAMPLE_RATE)), prepend=0).astype(np.float32)
+    noise = rng.standard_normal(wave.size).astype(np.float32)
+    spectra = [_frames(x, size) for x in (wave, pulses, noise)]
+    envelopes = [_envelope(np.abs(x)) for x in spectra]
+    power = np.square(np.abs(spectra[0]))
+    low = round(1500 / SAMPLE_RATE * size)
+    voiced = (power[:, :low].sum(1) > power[:, low:].sum(1))[:, None]
+    source = np.where(voiced, spectra[1] / envelopes[1], spectra[2] / envelopes[2])
+    made = _overlap(source * envelopes[0], wave.size, size)
+    return made * np.float32(np.abs(wave).max() / max(np.abs(made).max(), 1e-9))
+
+
+def _frames(wave: Wave, size: int) -> npt.NDArray[np.complex64]:
+    """Spectra (frames, size // 2 + 1) under a Hann window, a quarter of `size` apart, zeros around."""
+    padded = np.pad(wave, (size, size + -wave.size % (size // 4)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, size)[:: size // 4]
+    return np.fft.rfft(windows * np.hanning(size).astype(np.float32)).astype(np.complex64)
+
+
+def _overlap(spectra: npt.NDArray[np.complexfloating], length: int, size: int) -> Wave:
+    """The samples (length,) of what `_frames` took apart, up to a constant gain."""
+    pieces = np.fft.irfft(spectra, size) * np.hanning(size)
+    out = np.zeros(len(pieces) * size // 4 + size)
+    for quarter in range(4):  # every fourth piece follows the one before without overlap
+        run = pieces[quarter::4].reshape(-1)
+        out[quarter * size // 4 :][: run.size] += run
+    return out[size : size + length].astype(np.float32)
+
+
+def _envelope(magnitudes: npt.NDArray[np.floating], order: int = 40) -> npt.NDArray[np.floating]:
+    """Smooth spectra: cepstra (inverse transform of the logarithm) cut behind `order` coefficients."""
+    cepstra = np.fft.irfft(np.log(magnitudes + 1e-5))
+    cepstra[:, order:-order] = 0
+    return np.exp(np.fft.rfft(cepstra).real)
 
 
 def add_room(wave: Wave, rng: np.random.Generator) -> Wave:

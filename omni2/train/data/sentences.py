@@ -1,4 +1,4 @@
-"""Plain English sentences of a dictionary (WordNet 3.0, Debian package `wordnet-base`): definitions and examples of use."""
+"""Plain English out of a dictionary (WordNet 3.0, Debian package `wordnet-base`): definitions, examples of use."""
 
 import re
 from pathlib import Path
