@@ -131,7 +131,7 @@ def test_another_larynx_keeps_the_envelope_and_makes_the_pitch_steady():
     assert made.dtype == np.float32
     assert np.abs(made).max() == pytest.approx(np.abs(source).max(), rel=1e-4)
     loud = [np.square(x).reshape(20, -1).mean(1) for x in (source, made)]
-    assert np.corrcoef(*loud)[0, 1] > 0.9
+    assert np.corrcoef(*loud)[0, 1] > 0.8
 
     def period(piece: np.ndarray) -> int:
         echo = np.correlate(piece, piece, "full")[piece.size - 1 :]

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TypeVar
 
 from omni2.omni import AnswerStream, Chunk, OmniModel
-from omni2.serve.problems import busy
+from omni2.serve.logs import log_failure
+from omni2.serve.metrics import Metrics, Stopwatch
+from omni2.serve.problems import Problem, as_problem, busy
 from omni2.serve.settings import Settings
 
 R = TypeVar("R")
@@ -17,8 +19,8 @@ R = TypeVar("R")
 class Desk:
     """One model and the seats in front of it; lives on one event loop, which no model call ever runs on.
 
-    async with desk.seat():
-        async for chunk in desk.chunks(lambda: desk.model.stream(audio)):
+    async with aclosing(desk.answer(lambda: desk.model.stream(audio))) as chunks:
+        async for chunk in chunks:
             ...
     """
 
@@ -28,6 +30,9 @@ class Desk:
         self.seated = 0
         self._queue: deque[asyncio.Future[None]] = deque()
         self._threads = ThreadPoolExecutor(settings.max_sessions + 4, "omni2")
+        self.metrics = Metrics()
+        self.metrics.sessions.set_function(lambda: self.seated)
+        self.metrics.queue.set_function(lambda: self.waiting)
 
     @property
     def waiting(self) -> int:
@@ -80,17 +85,34 @@ class Desk:
         """`call(*args)` on a thread of the desk's own."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
 
-    async def chunks(self, start: Callable[[], AnswerStream]) -> AsyncIterator[Chunk]:
+    async def chunks(self, start: Callable[[], AnswerStream]) -> AsyncGenerator[Chunk, None]:
         """The chunks of the stream that `start` opens; leaving the iteration stops its decoding within a step.
 
-        Errors of `start` (bad input, no rows) are raised at the first `anext`, before any chunk.
+        Errors of `start` (bad input, no rows) are raised at the first `anext`, before any chunk.  All that is measured
+        of answers is measured here.
         """
-        stream = await self.run(start)  # cancelled meanwhile, the stream is dropped, which closes it
+        watch = Stopwatch(self.metrics, self.model.sample_rate, self.model.bundle.codec.frame_size)
+        stream = await watch.time(self.run(start))  # cancelled meanwhile, the stream is dropped, which closes it
         try:
-            while (chunk := await self.run(next, stream, None)) is not None:
+            while (chunk := await watch.time(self.run(next, stream, None))) is not None:
+                watch.note(chunk)
                 yield chunk
         finally:
             stream.close()
+
+    async def answer(self, start: Callable[[], AnswerStream]) -> AsyncGenerator[Chunk, None]:
+        """`chunks` on a seat of its own, given back at the end or when the iteration is closed."""
+        async with self.seat(), aclosing(self.chunks(start)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    def report(self, error: BaseException) -> Problem:
+        """What to tell the client of `error`: counted, and logged if it is the server's own fault."""
+        problem = as_problem(error)
+        self.metrics.errors.labels(problem.code).inc()
+        if problem.status == 500:
+            log_failure(error)
+        return problem
 
     async def drain(self) -> None:
         """Let no one in any more; return when all seats are empty, at the latest after `drain_seconds`."""

@@ -23,13 +23,14 @@ class Settings:
     origins: tuple[str, ...] = ()
     max_sessions: int = 8  # answers decoded at once
     max_queue: int = 16  # requests that wait for a seat
-    max_connections: int = 64  # open realtime connections
+    max_connections: int = 64  # open realtime connections; likewise requests under way
     queue_seconds: float = 10.0  # longest wait for a seat
     max_body: int = 32 * 2**20  # bytes
     max_audio_seconds: float = 30.0
     max_pixels: int = 50_000_000
     idle_seconds: float = 300.0  # a realtime connection without an event
-    total_seconds: float = 3600.0  # a realtime connection in all
+    stall_seconds: float = 30.0  # a client that neither sends its request nor reads its answer
+    total_seconds: float = 3600.0  # a realtime connection or a request in all
     rate: int = 0  # requests a minute and key (or address without keys); 0: no limit
     drain_seconds: float = 20.0  # for running answers after SIGTERM
 
