@@ -24,11 +24,11 @@ def speech(runs: Runs = Path("runs"), hours: float = 2.5) -> None:
 
 @data.command()
 @plain_errors
-def questions(runs: Runs = Path("runs"), passes: int = 3, workers: int = 2) -> None:
+def questions(runs: Runs = Path("runs"), phrasings: int = 40, passes: int = 2, workers: int = 2) -> None:
     """Say the training questions in many voices and keep encoder features (needs flite and espeak-ng)."""
     from omni2.train.nano import Workshop, make_questions
 
-    make_questions(Workshop(runs), passes, workers)
+    make_questions(Workshop(runs), phrasings, passes, workers)
 
 
 @data.command()

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from omni2.model import OmniLM
 from omni2.tokens import AUDIO_LAYERS, TEXT_LAYER
 from omni2.train.mixture import Mixture
-from omni2.train.run import cosine_rate, load_state, log_row, save_state, set_rate
+from omni2.train.run import cosine_rate, fast_bfloat16, load_state, log_row, save_state, set_rate
 from omni2.train.samples import IGNORE, Batch, collate
 from omni2.train.stages import Stage
 
@@ -142,7 +142,7 @@ def take_step(
 ) -> dict[str, float]:
     """One step of the optimiser; returns the losses and the gradient's norm."""
     set_rate(optimiser, cosine_rate(step, stage.steps, stage.learning_rate, stage.warmup))
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16()):
         parts = losses(lm, batch)
     optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(parts["text"] + parts["audio"] + HEARD_WEIGHT * parts["heard"])

@@ -49,7 +49,7 @@ CONFIG = ModelConfig(
     block_size=1024,
     whisper_adapter_dim=384,
     adapter_size=768,
-    audio_stride=2,
+    audio_stride=4,
 )
 
 
@@ -118,9 +118,14 @@ def make_codec(shop: Workshop, steps: int, threads: int) -> None:
     train_codec(load_speech(shop.speech), shop.codec, CodecTraining(steps=steps))
 
 
-def make_questions(shop: Workshop, passes: int, workers: int) -> None:
-    """Say every training question `passes` times in drawn voices and keep the encoder's features."""
-    build_questions([q for item in items() for q in item.train], shop.questions, passes, workers)
+def make_questions(shop: Workshop, phrasings: int, passes: int, workers: int) -> None:
+    """Say so many phrasings of every intent `passes` times in drawn voices and keep the encoder's features.
+
+    The out-of-scope intent has ten times as many.
+    """
+    texts = [text for item in corpus() for text in shuffled(list(item.train), 0)[:phrasings]]
+    texts += shuffled(list(unknown().train), 0)[: 10 * phrasings]
+    build_questions(texts, shop.questions, passes, workers)
 
 
 def make_sentences(shop: Workshop, passes: int, workers: int) -> None:

@@ -54,12 +54,19 @@ class Item:
 
 
 def corpus() -> list[Item]:
-    """All intents in scope, in the order of `TOPICS` and of the files.
+    """All intents in scope, in the order of `TOPICS` and of the files; groups with the same answer are one intent.
 
     Raises:
         ValueError: a group of the text files is malformed.
     """
-    return [item for topic in TOPICS for group in _load(topic) for item in _expand(topic, group)]
+    items: dict[tuple[str, str], Item] = {}
+    for topic in TOPICS:
+        for item in (item for group in _load(topic) for item in _expand(topic, group)):
+            known = items.setdefault((topic, item.answer), item)
+            if known is not item:
+                train, test = _unique(known.train + item.train), _unique(known.test + item.test)
+                items[topic, item.answer] = Item(topic, item.answer, train, test)
+    return list(items.values())
 
 
 def unknown() -> Item:
