@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from omni2.codec.istft import Codebook, IstftCodec, IstftConfig
 from omni2.train.losses import EnvelopeLoss, SpectralLoss
-from omni2.train.run import cosine_rate, load_state, log_row, save_state, set_rate
+from omni2.train.run import cosine_rate, fast_bfloat16, load_state, log_row, save_state, set_rate
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def train_codec(
     for step in track(range(first, training.steps), description="codec", total=training.steps, completed=first):
         set_rate(optimiser, cosine_rate(step, training.steps, training.learning_rate, training.warmup, 0.01))
         wave = batches(speech, training, codec.frame_size, step)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16()):
             quantised, commitment, perplexities = quantise(codec, codec.latents(wave), averages)
             made = codec.synthesise(quantised).float()
         parts = {"loss": spectral(made, wave), "envelope": envelopes(made, wave), "commitment": commitment}
