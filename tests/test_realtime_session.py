@@ -10,11 +10,11 @@ from realtime import CAPITAL, Json, append, check, question
 from omni2 import Chunk
 from omni2.audio import load_audio
 from omni2.serve.problems import Problem, busy
-from omni2.serve.realtime_audio import Ears, SpeechStarted, SpeechStopped, WireOut
-from omni2.serve.realtime_events import G711, AudioAppend, Pcm, SessionConfig, merge, read_event, read_json
-from omni2.serve.realtime_items import MOST_ITEMS, MOST_MEDIA, Item, Part
-from omni2.serve.realtime_response import Response
-from omni2.serve.realtime_session import Session
+from omni2.serve.realtime.events import G711, AudioAppend, Pcm, SessionConfig, merge, read_event, read_json
+from omni2.serve.realtime.items import MOST_ITEMS, MOST_MEDIA, Item, Part
+from omni2.serve.realtime.response import Response
+from omni2.serve.realtime.session import Session
+from omni2.serve.realtime.wire import Ears, SpeechStarted, SpeechStopped, WireOut
 from omni2.serve.sound import to_g711
 from omni2.serve.vad import VoiceActivity
 

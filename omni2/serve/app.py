@@ -12,10 +12,11 @@ from starlette.responses import JSONResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from omni2.omni import OmniModel
-from omni2.serve import chat, openai_http, realtime
+from omni2.serve import chat, openai_http
 from omni2.serve.desk import Desk
 from omni2.serve.gate import Gate
 from omni2.serve.problems import Problem
+from omni2.serve.realtime import socket as realtime
 from omni2.serve.settings import Settings
 from omni2.serve.trace import Trace
 

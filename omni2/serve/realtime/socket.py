@@ -1,4 +1,4 @@
-"""`WS /v1/realtime`: OpenAI's Realtime protocol over one socket; the rules are in realtime_session.py."""
+"""`WS /v1/realtime`: OpenAI's Realtime protocol over one socket; the rules are in session.py."""
 
 import asyncio
 import json
@@ -16,10 +16,10 @@ from omni2.serve.desk import Desk
 from omni2.serve.limits import authorised, origin_allowed
 from omni2.serve.problems import Problem, busy, unauthorised
 from omni2.serve.question import ask
-from omni2.serve.realtime_events import AudioAppend, read_event, read_json
-from omni2.serve.realtime_items import Item, Json, Part, Samples, new_id
-from omni2.serve.realtime_response import Response
-from omni2.serve.realtime_session import Session
+from omni2.serve.realtime.events import AudioAppend, read_event, read_json
+from omni2.serve.realtime.items import Item, Json, Part, Samples, new_id
+from omni2.serve.realtime.response import Response
+from omni2.serve.realtime.session import Session
 from omni2.serve.vad import load_silero
 
 router = APIRouter()

@@ -6,8 +6,7 @@ from typing import Any, Protocol
 from omni2.audio import SAMPLE_RATE
 from omni2.serve.limits import from_base64
 from omni2.serve.problems import Problem
-from omni2.serve.realtime_audio import Ears, Samples, SpeechStarted, SpeechStopped, wire_rate
-from omni2.serve.realtime_events import (
+from omni2.serve.realtime.events import (
     AudioAppend,
     AudioClear,
     AudioCommit,
@@ -27,8 +26,9 @@ from omni2.serve.realtime_events import (
     SessionUpdate,
     merge,
 )
-from omni2.serve.realtime_items import Conversation, Item, Json, Part, new_id, question, read_item
-from omni2.serve.realtime_response import Reason, Response
+from omni2.serve.realtime.items import Conversation, Item, Json, Part, new_id, question, read_item
+from omni2.serve.realtime.response import Reason, Response
+from omni2.serve.realtime.wire import Ears, Samples, SpeechStarted, SpeechStopped, wire_rate
 from omni2.serve.vad import VoiceActivity
 
 PADDING = 0.3  # seconds kept before a turn's speech where the client does not say

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from omni2.serve.limits import from_base64
 from omni2.serve.problems import Problem
 from omni2.serve.question import Question, from_data_uri
-from omni2.serve.realtime_audio import WireOut, decode, wire_rate
-from omni2.serve.realtime_events import G711, Content, Message, Pcm, Reference
+from omni2.serve.realtime.events import G711, Content, Message, Pcm, Reference
+from omni2.serve.realtime.wire import WireOut, decode, wire_rate
 
 Samples = npt.NDArray[np.float32]
 Json = dict[str, Any]

@@ -10,9 +10,9 @@ from omni2.omni import Chunk
 from omni2.prompt import Reply
 from omni2.serve.problems import Problem
 from omni2.serve.question import Question
-from omni2.serve.realtime_audio import WireOut
-from omni2.serve.realtime_events import G711, Pcm, ResponseConfig, SessionConfig
-from omni2.serve.realtime_items import Conversation, Item, Json, Part, Samples, new_id
+from omni2.serve.realtime.events import G711, Pcm, ResponseConfig, SessionConfig
+from omni2.serve.realtime.items import Conversation, Item, Json, Part, Samples, new_id
+from omni2.serve.realtime.wire import WireOut
 
 Send = Callable[[Json], None]
 Status = Literal["in_progress", "completed", "cancelled", "incomplete", "failed"]
