@@ -14,6 +14,7 @@ from omni2.hub import NANO_FOLDER
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PROGRAMS = ("ask.py", "describe_image.py", "stream_to_speaker.py")
+CLIENTS = ("chat_client.py", "openai_client.py", "terminal_client.py")  # run in tests/test_client.py, test_realtime.py
 RECORDINGS = {"capital": "paris", "addition": "twelve", "week": "seven days", "identity": "omni"}
 
 NO_SOUND_CARD = "raise ImportError('nothing to play on')\n"
@@ -52,11 +53,11 @@ def read(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:
 
 
 def test_examples_are_short_and_listed():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == set(PROGRAMS)
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*PROGRAMS, *CLIENTS}
     told = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     for path in (*EXAMPLES.glob("*.py"), *EXAMPLES.glob("audio/*"), *EXAMPLES.glob("pictures/*")):
         assert path.name in told
-    for program in PROGRAMS:
+    for program in (*PROGRAMS, *CLIENTS):
         assert len((EXAMPLES / program).read_text(encoding="utf-8").splitlines()) < 40
 
 
