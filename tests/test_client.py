@@ -261,6 +261,11 @@ def test_the_example_clients(model: OmniModel, server: str, tmp_path: Path) -> N
     assert terminal.returncode == 0, terminal.stderr
     assert spoken.text in terminal.stdout
     assert typed.text in terminal.stdout
+    (tmp_path / "answer.wav").unlink()
+    realtime = run("openai_client.py", "question.wav", server)
+    assert realtime.returncode == 0, realtime.stderr
+    assert len(realtime.stdout.splitlines()[0]) > 3
+    assert (tmp_path / "answer.wav").stat().st_size > 4000
     for program in ("chat_client.py", "terminal_client.py"):
         away = run(program, "--server", "http://127.0.0.1:9", typed="x\n")
         assert (away.returncode, away.stderr.count("\n")) == (1, 1)

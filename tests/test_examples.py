@@ -14,7 +14,7 @@ from omni2.hub import NANO_FOLDER
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PROGRAMS = ("ask.py", "describe_image.py", "stream_to_speaker.py")
-CLIENTS = ("chat_client.py", "openai_client.py", "terminal_client.py")  # run in tests/test_client.py, test_realtime.py
+CLIENTS = ("chat_client.py", "openai_client.py", "terminal_client.py")  # run in tests/test_client.py
 RECORDINGS = {"capital": "paris", "addition": "twelve", "week": "seven days", "identity": "omni"}
 
 NO_SOUND_CARD = "raise ImportError('nothing to play on')\n"
