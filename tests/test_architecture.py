@@ -20,6 +20,7 @@ LAYERS = [
     ("errors",),
     ("tokens", "config", "terminal"),
     ("pickles", "audio", "vision", "weights"),
+    ("efficientnet",),
     ("encoder",),
     ("model",),
     ("prompt", "sampling"),
