@@ -13,10 +13,10 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 .DELETE_ON_ERROR:
 .PHONY: demo test check assets clean
 
+# The link lets `gradio app:app` find the page too; the name is illegal on Windows, so it may fail.
 demo: $(VENV)/.installed
-	@echo 'Question  examples/audio/capital.wav: "What is the capital of France?"'
-	@echo 'Answer    of the embedded model:'
-	@$(OMNI2) ask examples/audio/capital.wav --save answer.wav
+	@ln -sf app.py app:app 2>/dev/null || true
+	@$(BIN)/python app.py --demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
@@ -30,12 +30,13 @@ assets: $(VENV)/.dev
 	$(OMNI2) data speech
 	$(OMNI2) train codec
 	$(OMNI2) data questions
+	$(OMNI2) data sentences
 	$(OMNI2) data codes
 	$(OMNI2) train lm
 	$(OMNI2) train assets
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis answer.wav
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis answer.wav app:app
 
 # torch comes first and pinned: a later `pip install` then leaves it alone.
 $(VENV)/.torch:
@@ -48,7 +49,7 @@ $(VENV)/.torch:
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	@echo 'Installing omni2'
-	@$(PIP) -e .
+	@$(PIP) -e '.[server,web]'
 	@touch $@
 
 # openai-whisper without its dependencies: they include triton, and the tests need none of them.

@@ -1,4 +1,4 @@
-"""The command line: `omni2 ask | transcribe | speak | convert`, and what makes and measures the embedded model."""
+"""The command line: `omni2 ask | transcribe | speak | convert | serve`, and what makes and measures `nano`."""
 
 import json
 import sys
@@ -110,6 +110,21 @@ def convert(
     save(bundle, out, torch.float16 if half else torch.float32)
     report = {"type": "converted", "out": str(out), "abilities": sorted(bundle.abilities)}
     typer.echo(json.dumps(report) if as_json else f"{out}: {', '.join(sorted(bundle.abilities))}")
+
+
+@app.command()
+@plain_errors
+def serve(
+    ip: Annotated[str, typer.Option(help="the address to listen at; 0.0.0.0 is all of the machine's")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one")] = 60808,
+    model: Annotated[str | None, typer.Option(help="nano (the default), a folder, or a hub id")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu (the default), cuda, mps …")] = None,
+) -> None:
+    """Answer over HTTP and WebSockets; limits are set by variables (OMNI2_API_KEY, OMNI2_MAX_SESSIONS and so on)."""
+    from omni2.serve import run
+    from omni2.serve.settings import Settings
+
+    run.serve(Settings.from_environment(model=model, device=device), ip, port)
 
 
 def _load(name: str, device: str) -> "OmniModel":

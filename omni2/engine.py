@@ -103,6 +103,7 @@ class Engine:
         self._free = list(reversed(range(slots)))
         self._turns: list[Turn] = []
         self._closed: deque[Turn] = deque()  # to be taken out by whoever holds the lock
+        self.steps = 0  # made so far
         self._lock = threading.Lock()  # not reentrant: closed amid a step, a turn must stay whole until its end
 
     @property
@@ -203,6 +204,7 @@ class Engine:
     @torch.inference_mode()
     def _advance(self) -> None:
         """One step of every conversation whose reader keeps up: one forward pass, then each takes its logits."""
+        self.steps += 1
         turns = [turn for turn in self._turns if len(turn.steps) < BUFFER]
         rows = [row for turn in turns for row in turn.rows]
         x = self.lm.embed(torch.stack([row.ids for row in rows])[:, :, None])

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from omni2.omni import AnswerStream, Chunk, OmniModel
 from omni2.serve.logs import log_failure
-from omni2.serve.metrics import Metrics, Stopwatch
+from omni2.serve.metrics import Metrics, Steps, Stopwatch
 from omni2.serve.problems import Problem, as_problem, busy
 from omni2.serve.settings import Settings
 
@@ -33,6 +33,7 @@ class Desk:
         self.metrics = Metrics()
         self.metrics.sessions.set_function(lambda: self.seated)
         self.metrics.queue.set_function(lambda: self.waiting)
+        self.metrics.registry.register(Steps(model.engine))
 
     @property
     def waiting(self) -> int:
@@ -91,7 +92,7 @@ class Desk:
         Errors of `start` (bad input, no rows) are raised at the first `anext`, before any chunk.  All that is measured
         of answers is measured here.
         """
-        watch = Stopwatch(self.metrics, self.model.sample_rate, self.model.bundle.codec.frame_size)
+        watch = Stopwatch(self.metrics, self.model.sample_rate)
         stream = await watch.time(self.run(start))  # cancelled meanwhile, the stream is dropped, which closes it
         try:
             while (chunk := await watch.time(self.run(next, stream, None))) is not None:

@@ -43,6 +43,23 @@ def busy(why: str = "all seats are taken") -> Problem:
     return Problem(503, "server_error", "server_busy", f"{why}; try again later", retry_after=RETRY_AFTER)
 
 
+def unauthorised() -> Problem:
+    """401: no key or a wrong one."""
+    message = "the API key is missing or wrong; send it as 'Authorization: Bearer KEY'"
+    return Problem(401, "authentication_error", "invalid_api_key", message)
+
+
+def too_slow() -> Problem:
+    """408: the client took too long."""
+    return Problem(408, "invalid_request_error", "timeout", "the request took too long to arrive or to be answered")
+
+
+def too_many(limit: int, seconds: int) -> Problem:
+    """429: over the rate; `seconds` until the next request is let in."""
+    message = f"more than {limit} requests a minute; wait {seconds} s"
+    return Problem(429, "rate_limit_error", "rate_limit_exceeded", message, retry_after=seconds)
+
+
 def as_problem(error: BaseException) -> Problem:
     """The `Problem` of any error; what nobody expected becomes a 500 that tells nothing of its inside."""
     if isinstance(error, Problem):

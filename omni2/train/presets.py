@@ -39,12 +39,12 @@ NANO = Preset(
         Stage(
             "steady",
             {
-                **{"A1A2": 0.45, "T1A2": 0.12, "T1A1": 0.08, "A1T2": 0.2, "A1T1": 0.07, "T1T2": 0.08},
+                **{"A1A2": 0.22, "T1A2": 0.06, "T1A1": 0.04, "A1T2": 0.38, "A1T1": 0.18, "T1T2": 0.12},
                 **SEEN,
                 **{"VA1A2": 0.1, "listen": 0.1},
             },
-            steps=200,
-            learning_rate=3e-4,
+            steps=900,
+            learning_rate=6e-4,
             warmup=20,
             corrupted=0.1,
         ),

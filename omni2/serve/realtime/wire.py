@@ -1,0 +1,168 @@
+"""Sound on a realtime connection: bytes of the wire to 16 kHz and turns, the answer's samples to bytes of the wire."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+from omni2.audio import SAMPLE_RATE
+from omni2.codec.stream import to_pcm16
+from omni2.serve.realtime.events import G711, Pcm
+from omni2.serve.sound import from_g711, to_g711
+from omni2.serve.vad import WINDOW, VoiceActivity
+
+Samples = npt.NDArray[np.float32]
+
+TELEPHONE_RATE = 8_000  # Hz, of G.711
+PIECE = SAMPLE_RATE // 2  # samples that are looked at in one go, however long an append is
+
+
+def wire_rate(form: Pcm | G711) -> int:
+    """Samples a second (Hz) of a format."""
+    return form.rate if isinstance(form, Pcm) else TELEPHONE_RATE
+
+
+def decode(data: bytes, form: Pcm | G711) -> Samples:
+    """Bytes of the wire → samples (n,) float32 in [-1, 1]."""
+    if isinstance(form, G711):
+        return from_g711(data, form.type)
+    return np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
+
+
+class WireOut:
+    """Samples at `rate` Hz, piece by piece, to bytes in the client's format."""
+
+    def __init__(self, rate: int, form: Pcm | G711) -> None:
+        self._form = form
+        self._resampler = soxr.ResampleStream(rate, wire_rate(form), 1) if rate != wire_rate(form) else None
+
+    def push(self, samples: Samples, last: bool = False) -> bytes:
+        """The bytes that (n,) new samples make certain; with `last` all that are left."""
+        if self._resampler is not None:
+            samples = self._resampler.resample_chunk(samples, last=last)
+        return to_g711(samples, self._form.type) if isinstance(self._form, G711) else to_pcm16(samples)
+
+
+@dataclass(frozen=True)
+class SpeechStarted:
+    """Somebody speaks since `position` (samples at 16 kHz since the first ever appended), padding included."""
+
+    position: int
+
+
+@dataclass(frozen=True)
+class SpeechStopped:
+    """The turn that ended at `position`: samples (n,) float32 at 16 kHz."""
+
+    position: int
+    sound: Samples
+
+
+class Ears:
+    """The input buffer of one connection, bounded to `limit` seconds, and the turns found in it.
+
+    `data` comes at `rate` Hz if the format is PCM.  Not for several threads at once.
+    """
+
+    def __init__(self, form: Pcm | G711, rate: int, limit: float) -> None:
+        self._limit = round(limit * SAMPLE_RATE)
+        self._pieces: list[Samples] = []
+        self._start = 0  # position of the buffer's first sample
+        self._end = 0  # and behind its last
+        self._activity: VoiceActivity | None = None
+        self._padding = 0
+        self.tune(form, rate)
+
+    def tune(self, form: Pcm | G711, rate: int) -> None:
+        """Take another format from now on."""
+        self._form, self._odd = form, b""
+        self._resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1) if rate != SAMPLE_RATE else None
+
+    def detect(self, activity: VoiceActivity | None, padding: float = 0.0) -> None:
+        """Find turns with `activity`, each from `padding` seconds before its speech; None: the client says."""
+        self._activity, self._padding = activity, round(padding * SAMPLE_RATE)
+        self._origin = self._end  # where the detector's positions count from
+
+    @property
+    def seconds(self) -> float:
+        """How much is buffered."""
+        return (self._end - self._start) / SAMPLE_RATE
+
+    def push(self, data: bytes) -> tuple[list[SpeechStarted | SpeechStopped], bool]:
+        """Append bytes; returns the turns' edges in them, and whether the buffer overflowed, its last part was lost.
+
+        While turns are detected nothing is lost: silence is forgotten, and a turn as long as the limit ends there.
+        """
+        found: list[SpeechStarted | SpeechStopped] = []
+        samples = self._decode(data)
+        for begin in range(0, len(samples), PIECE):
+            piece = samples[begin : begin + PIECE]
+            if self._activity is None:
+                piece = piece[: max(self._limit - (self._end - self._start), 0)]
+            self._pieces.append(piece)
+            self._end += len(piece)
+            if self._activity is None and self._end - self._start >= self._limit:
+                return found, begin + len(piece) < len(samples)
+            found += self._turns(piece)
+        return found, False
+
+    def take(self) -> Samples:
+        """All that is buffered, (n,) float32 at 16 kHz; the buffer is empty then, and nobody speaks."""
+        if self._resampler is not None:
+            self._append_rest()
+        sound = self._buffered()
+        self._forget(self._end)
+        if self._activity is not None:
+            self._activity.speaking = False
+        return sound
+
+    def _append_rest(self) -> None:
+        """What the resampler holds back."""
+        assert self._resampler is not None
+        rest = self._resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        self._resampler.clear()
+        self._pieces.append(rest)
+        self._end += len(rest)
+
+    def _decode(self, data: bytes) -> Samples:
+        data = self._odd + data
+        if isinstance(self._form, Pcm) and len(data) % 2:
+            data, self._odd = data[:-1], data[-1:]
+        else:
+            self._odd = b""
+        samples = decode(data, self._form)
+        return samples if self._resampler is None else self._resampler.resample_chunk(samples)
+
+    def _turns(self, piece: Samples) -> list[SpeechStarted | SpeechStopped]:
+        """The edges in the newest samples; what lies before a turn and its padding is forgotten."""
+        if self._activity is None:
+            return []
+        found: list[SpeechStarted | SpeechStopped] = []
+        for edge in self._activity.push(piece):
+            position = self._origin + edge.position
+            if edge.kind == "started":
+                self._forget(max(position - self._padding, self._start))
+                found.append(SpeechStarted(self._start))
+            else:
+                found.append(self._stopped(position))
+        if self._activity.speaking and self._end - self._start >= self._limit:
+            self._activity.speaking = False
+            found.append(self._stopped(self._start + self._limit))
+        if not self._activity.speaking:
+            self._forget(max(self._end - self._padding - WINDOW, self._start))
+        return found
+
+    def _stopped(self, position: int) -> SpeechStopped:
+        sound = self._buffered()[: position - self._start]
+        self._forget(position)
+        return SpeechStopped(position, sound)
+
+    def _buffered(self) -> Samples:
+        self._pieces = [np.concatenate([np.zeros(0, np.float32), *self._pieces])]
+        return self._pieces[0]
+
+    def _forget(self, position: int) -> None:
+        """Drop what lies before `position`."""
+        self._pieces = [self._buffered()[position - self._start :]]
+        self._start = position
