@@ -29,10 +29,11 @@ check: $(VENV)/.dev
 assets: $(VENV)/.dev
 	$(OMNI2) data speech
 	$(OMNI2) train codec
-	$(OMNI2) data questions
-	$(OMNI2) data sentences
-	$(OMNI2) data codes
-	$(OMNI2) train lm
+	$(OMNI2) data build corpus runs/data/corpus --phrasings 32 --answer-voice none --model whisper-tiny
+	$(OMNI2) data build sentences runs/data/sentences --answer-voice none --model whisper-tiny
+	$(OMNI2) data build answers runs/data/answers --typed --codec runs/codec
+	$(OMNI2) data check runs/data/corpus runs/data/sentences runs/data/answers
+	$(OMNI2) train nano
 	$(OMNI2) train assets
 
 clean:

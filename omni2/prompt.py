@@ -3,6 +3,7 @@
     spoken question   audio layers  input  feature × T  eoa  answer      text layer  input  pad × T  eot  answer
     typed question                  pad …                    answer                  input  ids …    eot  answer
     picture                         image  feature × 50  image end, then as above
+    microphone                      as a spoken question      text layer ends in listen; the answer is irq or n_irq
 
 Source: gpt-omni/mini-omni2's released prompts.  A model knows no task names: what a turn asks for lies in the last
 position (`reply`) and in the answer's text marker (`marker`).
@@ -51,6 +52,13 @@ class PromptBuilder:
     def transcription(self, audio: Tensor) -> Prompt:
         """Encoder features (T, width) → its words (A1T1)."""
         return self._heard(audio, self.layout.asr, "text", False)
+
+    def listening(self, audio: Tensor) -> Prompt:
+        """Encoder features (T, width) of the last seconds at the microphone → one token, `irq` (stop) or `n_irq`.
+
+        For models that learned it; the released weights did not (arXiv 2410.11190 names the two states alone).
+        """
+        return self._heard(audio, self.layout.listen, "text", False)
 
     def typed(self, text: list[int], reply: Reply = "text", paired: bool = False) -> Prompt:
         """Token ids of a typed question → text (T1T2) or spoken (T1A2) answer."""

@@ -139,3 +139,31 @@ def test_another_larynx_keeps_the_envelope_and_makes_the_pitch_steady():
 
     pitches = [SAMPLE_RATE / period(made[i : i + 1600]) for i in (2000, 6000, 12000)]
     assert max(pitches) / min(pitches) < 1.3, pitches
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.0, 1.12])
+def test_pitch_changes_alone(factor: float):
+    source = np.sin(2 * np.pi * 1000 * np.arange(16000) / SAMPLE_RATE).astype(np.float32) * 0.3
+    made = module.change_pitch(source, factor)
+    assert made.shape == source.shape
+    assert made.dtype == np.float32
+    assert abs(np.abs(np.fft.rfft(made)).argmax() * SAMPLE_RATE / made.size - 1000 * factor) < 12
+    beat = speech(1.0)
+    loud = [np.square(x).reshape(20, -1).mean(1) for x in (beat, module.change_pitch(beat, factor))]
+    assert np.corrcoef(*loud)[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("snr", [-5.0, 0.0, 20.0])
+def test_noise_is_mixed_at_the_given_ratio(snr: float):
+    source = speech()
+    noise = module.mix(source, module.background(source.size, np.random.default_rng(0)), snr) - source
+    assert 10 * np.log10(np.square(source).mean() / np.square(noise).mean()) == pytest.approx(snr, abs=0.05)
+
+
+def test_babble_holds_everybody_at_one_level():
+    tones = [np.sin(np.arange(n) * f).astype(np.float32) * a for n, f, a in ((3000, 0.2, 1), (9000, 0.5, 0.01))]
+    crowd = module.babble(tones, 16_384, np.random.default_rng(0))
+    assert crowd.shape == (16_384,)
+    power = np.abs(np.fft.rfft(crowd)) ** 2
+    first, second = (power[b - 40 : b + 40].sum() for b in (round(16_384 * f / 2 / np.pi) for f in (0.2, 0.5)))
+    assert first / second == pytest.approx(1, rel=0.2)

@@ -1,49 +1,31 @@
-"""Training: targets line up with positions, a killed run goes on as if nothing had happened, losses fall."""
+"""Training samples and losses: targets line up with positions, losses are means over what is emitted."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from toys import HEARD, LAYOUT, tiny_lm, tiny_tokenizer
+from lessons import frames, mixture, rows
+from toys import HEARD, LAYOUT, SEEN, tiny_lm
 
 from omni2.codec.istft import IstftConfig
-from omni2.config import Sampling
-from omni2.engine import Engine
 from omni2.prompt import PromptBuilder
-from omni2.tokens import AUDIO_LAYERS, LAYERS, TEXT_LAYER, DelayLine
+from omni2.tokens import AUDIO_LAYERS, TEXT_LAYER, DelayLine
 from omni2.train.codec_loop import CodecTraining, train_codec
-from omni2.train.data.questions import Item
-from omni2.train.data.shards import Spoken
-from omni2.train.loop import Training, losses, train
+from omni2.train.data.schema import Row
 from omni2.train.losses import EnvelopeLoss, SpectralLoss
-from omni2.train.mixture import Mixture, loosened, masked
+from omni2.train.objective import PARTS, Objective, losses, named, per_part
 from omni2.train.samples import IGNORE, collate, make_sample
 from omni2.train.stages import Stage
 
 TINY_CODEC = IstftConfig(
     hop=32, n_fft=128, n_mels=8, width=16, encoder_blocks=1, decoder_blocks=1, codebook_size=32, codebook_width=4
 )
+PLAIN = Stage("plain", {}, 1, 1e-3, masked=0.0, loose=0.0)
 
 
-def frames(n: int, seed: int = 0) -> Tensor:
-    return torch.randint(0, LAYOUT.codebook_size, (n, 7), generator=torch.Generator().manual_seed(seed))
-
-
-def mixture(sentences: tuple[str, ...] = ()) -> Mixture:
-    items = [
-        Item("a", "the cat", ("what is it", "who is it"), ()),
-        Item("b", "paris", ("capital", "the capital"), ()),
-        Item("unknown", "no", ("there",), ()),
-    ]
-    generator = torch.Generator().manual_seed(3)
-    spoken = [
-        Spoken(q, "toy", torch.randn(5 + len(q), HEARD, generator=generator).half()) for i in items for q in i.train
-    ]
-    codes = {item.answer: frames(3 + i, i) for i, item in enumerate(items)}
-    plain = [Spoken(text, "toy", torch.randn(9, HEARD, generator=generator).half()) for text in sentences]
-    return Mixture(items, spoken, codes, tiny_tokenizer(), LAYOUT, 2, plain)
+def asked(question: str) -> Row:
+    return next(row for row in rows() if row.question_text == question)
 
 
 def test_targets_follow_the_decoding_rules():
@@ -70,6 +52,7 @@ def test_inputs_are_the_targets_of_the_step_before():
     assert (batch.targets[:, :, : n - 1] == IGNORE).all()
     steps = spoken.targets.shape[1]
     assert torch.equal(batch.ids[1, :AUDIO_LAYERS, n : n + steps - 1], spoken.targets[:AUDIO_LAYERS, :-1])
+    assert batch.counts.tolist() == [4 + 2, steps, 0]
 
 
 def test_corruption_hits_only_the_codes_that_are_fed():
@@ -92,11 +75,29 @@ def test_padding_changes_no_loss():
     assert torch.allclose(sum(alone) / 6, together, atol=1e-5)
 
 
-def test_recognition_is_learned_wherever_sound_was_heard():
-    lm, mix, rng = tiny_lm(stride=2).float(), mixture(), np.random.default_rng(0)
-    heard = [mix.sample(task, mix.items[1], "capital", rng) for task in ("A1T1", "A1T2", "A1A2")]
-    typed = mix.sample("T1T2", mix.items[1], "capital", rng)
-    assert [s.heard for s in heard] == [tuple(mix.encode("capital"))] * 3
+def test_each_audio_layer_is_reported_and_their_mean_learned():
+    lm = tiny_lm().float()
+    batch = collate([make_sample(PromptBuilder(LAYOUT).typed([9], "speech"), [5], frames(4), LAYOUT)], LAYOUT)
+    means = Objective(lm)(batch) / per_part(batch.counts)
+    values = named(means)
+    assert {*values} == {*PARTS, "audio"}
+    hidden = lm(lm.embed(batch.ids))
+    for layer in range(AUDIO_LAYERS):
+        said = lm.audio_logits(hidden)[0, :, layer]
+        nats = torch.nn.functional.cross_entropy(said, batch.targets[0, layer], ignore_index=IGNORE)
+        assert values[f"audio_{layer}"] == pytest.approx(nats.item(), rel=1e-4)
+    assert values["audio"] == pytest.approx(losses(lm, batch)["audio"].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("tasks", [("A1T1", "A1T2", "A1A2"), ("VA1T2", "VA1A2")])
+def test_recognition_is_learned_wherever_sound_was_heard(tasks):
+    lm, mix, rng = tiny_lm(stride=2).float(), mixture(seen=SEEN), np.random.default_rng(0)
+    task = "see" if tasks[0].startswith("V") else "answer"
+    row = next(r for r in mix.source.rows if r.task == task and r.question_text)
+    row = Row(**vars(row) | {"answer_codes": frames(3)})
+    heard = [mix.sample(kind, row, PLAIN, rng) for kind in tasks]
+    typed = mix.sample("T1T2", asked("capital"), PLAIN, rng)
+    assert [s.heard for s in heard] == [tuple(mix.encode(row.question_text))] * len(tasks)
     assert losses(lm, collate([typed], LAYOUT))["heard"] == 0
     alone = [losses(lm, collate([s], LAYOUT))["heard"].item() for s in heard]
     together = losses(lm, collate([*heard, typed], LAYOUT))["heard"]
@@ -104,73 +105,7 @@ def test_recognition_is_learned_wherever_sound_was_heard():
     torch.autograd.backward(together)
     assert lm.audio_adapter.proj.weight.grad.abs().sum() > 0
     assert lm.blocks[0].attn.qkv.weight.grad.abs().sum() > 0
-    assert lm.blocks[1].attn.qkv.weight.grad is None, "the upper half belongs to the answer"
-
-
-def test_everyday_sentences_are_transcribed_and_out_of_scope():
-    mix, rng = mixture(("a dog ran", "the sun set")), np.random.default_rng(0)
-    spoken = {tuple(mix.encode(text)) for text in mix.sentences}
-    drawn = [mix.draw(Stage("s", {"A1T1": 1.0}, 1, 1e-3, sentences=0.5), rng) for _ in range(200)]
-    share = np.mean([s.heard in spoken for s in drawn])
-    assert 0.4 < share < 0.65
-    answers = {
-        tuple(s.targets[TEXT_LAYER].tolist())
-        for s in (mix.draw(Stage("s", {"A1T2": 1.0}, 1, 1e-3), rng) for _ in range(300))
-        if s.heard in spoken
-    }
-    assert answers == {(*mix.encode("no"), LAYOUT.eot)}
-
-
-STAGES = [
-    Stage("one", {"A1T2": 1.0, "A1T1": 0.5, "T1T2": 0.5}, steps=6, learning_rate=1e-3, warmup=2),
-    Stage("two", {"A1A2": 1.0, "T1A2": 0.5, "T1A1": 0.5}, steps=5, learning_rate=1e-3, warmup=2),
-]
-
-
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    training = Training(batch=4, save_every=2)
-    whole = tiny_lm(stride=2).float()
-    train(whole, mixture(), STAGES, tmp_path / "whole", training)
-
-    import omni2.train.loop as loop
-
-    taken = 0
-    step = loop.take_step
-
-    def killed(*args: object) -> dict[str, float]:
-        nonlocal taken
-        taken += 1
-        if taken == 10:
-            raise KeyboardInterrupt
-        return step(*args)
-
-    monkeypatch.setattr(loop, "take_step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train(tiny_lm(stride=2).float(), mixture(), STAGES, tmp_path / "cut", training)
-    monkeypatch.setattr(loop, "take_step", step)
-    resumed = tiny_lm(stride=2, seed=99).float()
-    train(resumed, mixture(), STAGES, tmp_path / "cut", training)
-    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(a, b)
-
-
-@pytest.mark.slow
-def test_it_learns_to_answer(tmp_path: Path):
-    lm, mix = tiny_lm(stride=2).float(), mixture()
-    torch.manual_seed(0)
-    for weight in lm.parameters():
-        torch.nn.init.normal_(weight, std=0.1) if weight.ndim > 1 else torch.nn.init.ones_(weight)
-    stage = Stage("all", {"A1T2": 1.0, "T1A2": 1.0}, steps=400, learning_rate=5e-3, warmup=10)
-    train(lm, mix, [stage], tmp_path, Training(batch=16, save_every=1000))
-    engine, builder = Engine(lm.eval()), PromptBuilder(LAYOUT, 2)
-    for item in mix.items[:2]:
-        audio = mix.recordings[item.train[0]][0].features.float()
-        steps = list(engine.submit(builder.spoken(audio, "text"), Sampling(max_tokens=60)))
-        assert [s.text for s in steps] == [*mix.encode(item.answer), LAYOUT.eot]
-        line = DelayLine()
-        spoken = engine.submit(builder.typed(mix.encode(item.train[0]), "speech"), Sampling(max_tokens=60))
-        made = [line.push(s.codes) for s in spoken if s.codes is not None]
-        assert [f for f in made if f and LAYOUT.is_frame(f)] == [tuple(f) for f in mix.frames[item.answer].tolist()]
+    assert not lm.blocks[1].attn.qkv.weight.grad.any(), "the upper half belongs to the answer"
 
 
 def test_the_codec_learns_and_resumes(tmp_path: Path):
@@ -198,22 +133,3 @@ def test_losses_are_zero_for_equals_and_grow_with_noise():
         values = [float(loss(wave + level * noise, wave)) for level in (0.0, 0.03, 0.3)]
         assert abs(values[0]) < 1e-4
         assert values[0] < values[1] < values[2]
-
-
-def test_masking_and_loosening_keep_what_matters():
-    rng = np.random.default_rng(1)
-    features = torch.ones(60, HEARD)
-    for _ in range(30):
-        out = masked(features, rng)
-        assert out.shape == features.shape
-        assert (out.mean(1) < 0.5).sum() <= 16
-        text = loosened("What is the capital of France?", rng)
-        assert "capital" in text.lower()
-        assert "france" in text.lower()
-
-
-def test_every_process_draws_its_own_samples_and_layers_are_whole():
-    mix = mixture()
-    one, two = (mix.batches(STAGES[0], 4, 0, 0, rank, 2) for rank in (0, 1))
-    assert all(s.targets.shape[0] == LAYERS for batch in one for s in batch)
-    assert any(len(a) != len(b) for x, y in zip(one, two, strict=True) for a, b in zip(x, y, strict=True))

@@ -1,6 +1,8 @@
 import importlib.util
+import shlex
 import shutil
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -93,6 +95,27 @@ def test_piper_ids_keep_punctuation_and_pad_every_sign(monkeypatch):
     monkeypatch.setattr(voices, "_run", lambda command, text: b"\n")
     with pytest.raises(InputError, match="nothing to pronounce"):
         piper_ids("...", table, "en-us")
+
+
+def test_any_command_can_be_a_voice(tmp_path):
+    program = tmp_path / "say it.py"
+    program.write_text(
+        "import sys\nassert sys.stdin.read() == 'hello there\\n'\n"
+        f"sys.stdout.buffer.write({wav([0, 16384, -16384] * 100)!r})\n"
+    )
+    name = f"command:{shlex.join([sys.executable, str(program)])}"
+    wave, rate = voice(name).say(" hello\nthere ")
+    assert (rate, wave.shape, wave.dtype) == (16_000, (300,), np.float32)
+    assert wave[:3].tolist() == [0.0, 0.5, -0.5]
+    assert voice(name).name == name
+    with pytest.raises(OmniError, match="failed"):
+        voice(name).say("something else")
+    with pytest.raises(OmniError, match="missing: install it"):
+        voice("command:no-such-program --loud").say("hello")
+    with pytest.raises(InputError, match="names no program"):
+        voice("command:").say("hello")
+    with pytest.raises(InputError, match="nothing to pronounce"):
+        voice(name).say("...")
 
 
 @pytest.mark.slow

@@ -1,67 +1,153 @@
-"""`omni2 data …` and `omni2 train …`: the embedded model's parts, one command each, all resumable."""
+"""`omni2 train …`: presets, their parts, and trained models taken up with new data; all go on where they stopped."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from omni2.errors import InputError
 from omni2.terminal import plain_errors
+from omni2.train.data_cli import data
 
-data = typer.Typer(no_args_is_help=True, help="Make training data: speech, questions, codes.")
-train = typer.Typer(no_args_is_help=True, help="Train the parts of the embedded model and put them together.")
+if TYPE_CHECKING:
+    from omni2.train.loop import Training
+    from omni2.train.stages import Stage
+
+__all__ = ["data", "train"]
+
+train = typer.Typer(help="Train a model: a preset from the beginning, or --from a trained one on your own data.")
 
 Runs = Annotated[Path, typer.Option(help="the folder that holds all parts and logs")]
+From = Annotated[str, typer.Option("--from", help="the model to begin with: a folder, a hub id, or nano")]
+Data = Annotated[list[str] | None, typer.Option(help="a folder or hub id of rows (omni2 data build); may be repeated")]
+Out = Annotated[Path, typer.Option(help="checkpoints, log.jsonl, losses.png, and the trained model in model/")]
+Processes = Annotated[int, typer.Option(help="on this machine; for several machines use torchrun or accelerate launch")]
+StageName = Annotated[str | None, typer.Option(help="stop after this stage")]
+Steps = Annotated[str, typer.Option(help='steps of each stage, as in "1200,800"; 0 leaves a stage out')]
+Batch = Annotated[int | None, typer.Option(help="samples in each part of a step")]
+Parts = Annotated[
+    int | None,
+    typer.Option(help="batches a step takes, shared out to the processes; by default one each"),
+]
+Sharded = Annotated[bool, typer.Option(help="spread weights over the processes (FSDP2), for large models on GPUs")]
+SaveEvery = Annotated[int, typer.Option(help="steps from one checkpoint to the next")]
 
 
-@data.command()
+@train.callback(invoke_without_command=True)
 @plain_errors
-def speech(runs: Runs = Path("runs"), hours: float = 2.5) -> None:
-    """Read dictionary definitions aloud in the answer voice (needs Debian's wordnet-base)."""
-    from omni2.train.nano import Workshop, make_speech
+def continued(
+    context: typer.Context,
+    start: From = "",
+    data: Data = None,
+    out: Out = Path("runs/continued"),
+    lora: Annotated[int, typer.Option(help="rank of low-rank changes to the blocks; 0 trains all weights")] = 0,
+    steps: Annotated[int, typer.Option(help="steps of the optimiser")] = 1000,
+    rate: Annotated[
+        float | None, typer.Option(help="peak learning rate; by default 2e-4 with --lora, else 5e-5")
+    ] = None,
+    batch: Batch = 8,
+    parts: Parts = None,
+    processes: Processes = 1,
+    sharded: Sharded = False,
+    save_every: SaveEvery = 200,
+    seed: int = 0,
+) -> None:
+    """Train a preset from the beginning, or a trained model on new data, for another voice or field.
 
-    make_speech(Workshop(runs), hours)
+    omni2 train --from gpt-omni/mini-omni2 --data rows --lora 8 --out runs/mine
+    """
+    if context.invoked_subcommand:
+        return
+    if not start or not data:
+        raise InputError("say what to train: a preset (omni2 train nano), or --from MODEL with --data FOLDER")
+    from omni2.hub import load_bundle
+    from omni2.train.fit import Plan, run
+    from omni2.train.presets import continued as stage
 
-
-@data.command()
-@plain_errors
-def questions(runs: Runs = Path("runs"), phrasings: int = 40, passes: int = 2, workers: int = 2) -> None:
-    """Say the training questions in many voices and keep encoder features (needs flite and espeak-ng)."""
-    from omni2.train.nano import Workshop, make_questions
-
-    make_questions(Workshop(runs), phrasings, passes, workers)
-
-
-@data.command()
-@plain_errors
-def sentences(runs: Runs = Path("runs"), passes: int = 1, workers: int = 2) -> None:
-    """Say everyday sentences in many voices and keep encoder features (needs wordnet-base, flite and espeak-ng)."""
-    from omni2.train.nano import Workshop, make_sentences
-
-    make_sentences(Workshop(runs), passes, workers)
-
-
-@data.command()
-@plain_errors
-def codes(runs: Runs = Path("runs")) -> None:
-    """Say the answers in the answer voice and keep the trained codec's codes."""
-    from omni2.train.nano import Workshop, make_codes
-
-    make_codes(Workshop(runs))
+    training = _training(batch, parts, processes, sharded, save_every, seed)
+    stages = (stage(steps, rate or (2e-4 if lora else 5e-5), bool(lora)),)
+    plan = Plan(partial(load_bundle, start), tuple(data), stages, out, training, lora=lora)
+    typer.echo(f"the trained model is in {run(plan, processes)}")
 
 
 @train.command()
 @plain_errors
-def start(model: str = "nano", runs: Runs = Path("runs")) -> None:
-    """Take up from a finished model: its codec, tokenizer and language model become the parts in `runs`."""
-    from omni2.train.nano import Workshop, take_up
+def nano(
+    start: From = "",
+    data: Data = None,
+    runs: Runs = Path("runs"),
+    vision: Annotated[str, typer.Option(help="the model whose vision encoder to take")] = "",
+    stage: StageName = None,
+    steps: Steps = "",
+    batch: Batch = None,
+    parts: Parts = None,
+    processes: Processes = 2,
+    save_every: SaveEvery = 200,
+    seed: int = 0,
+) -> None:
+    """Train the embedded model's language model: to understand, to speak, to generalise, to stay steady.
 
-    take_up(Workshop(runs), model)
+    By default on all folders of rows below RUNS/data, with the codec in RUNS/codec; the model is in RUNS/lm/model.
+    """
+    from omni2.train.fit import Plan, run
+    from omni2.train.nano import Workshop, begin, tokenizer
+    from omni2.train.presets import NANO
+
+    shop = Workshop(runs)
+    if not start:
+        tokenizer(shop)  # once, before there are several processes
+    training = _training(batch or NANO.batch, parts, processes, False, save_every, seed)
+    stages = _stages(NANO.stages, stage, steps)
+    rows = tuple(data or shop.sources())
+    plan = Plan(partial(begin, shop, start, vision), rows, stages, shop.lm, training)
+    typer.echo(f"the trained model is in {run(plan, processes)}")
+
+
+@train.command(name="mini-omni2")
+@plain_errors
+def mini_omni2(
+    start: From = "",
+    data: Data = None,
+    out: Out = Path("runs/mini-omni2"),
+    qwen2: Annotated[str, typer.Option(help="the language model to begin with: a hub id or folder")] = "",
+    encoders: Annotated[str, typer.Option(help="a hub id or folder with small.pt and ViT-B-32.pt")] = "",
+    snac: Annotated[str, typer.Option(help="the codec: a hub id or folder")] = "",
+    stage: StageName = None,
+    steps: Steps = "",
+    batch: Batch = None,
+    parts: Parts = None,
+    processes: Processes = 1,
+    sharded: Sharded = False,
+    save_every: SaveEvery = 500,
+    seed: int = 0,
+) -> None:
+    """Train a model of the released shape in the three stages of the paper: adapters, language, speech.
+
+    It begins from Qwen2-0.5B.  Rows are read streaming; make them with `omni2 data build SOURCE FOLDER` from the
+    paper's sets, which the README lists.
+    """
+    from omni2 import checkpoint
+    from omni2.hub import load_bundle
+    from omni2.train import released
+    from omni2.train.fit import Plan, run
+    from omni2.train.presets import MINI_OMNI2
+
+    if not data:
+        sources = ", ".join(MINI_OMNI2.sources)
+        raise InputError(f"give folders or hub ids of rows as --data; make them with `omni2 data build` from {sources}")
+    new = partial(released.begin, qwen2 or released.QWEN2, encoders or checkpoint.MINI_OMNI2, snac or checkpoint.SNAC)
+    training = _training(batch or MINI_OMNI2.batch, parts, processes, sharded, save_every, seed)
+    stages = _stages(MINI_OMNI2.stages, stage, steps)
+    begin = partial(load_bundle, start) if start else new
+    typer.echo(f"the trained model is in {run(Plan(begin, tuple(data), stages, out, training, True), processes)}")
 
 
 @train.command()
 @plain_errors
 def codec(runs: Runs = Path("runs"), steps: int = 3000, threads: int = 2) -> None:
-    """Train the codec."""
+    """Train the embedded model's codec on RUNS/speech."""
     from omni2.train.nano import Workshop, make_codec
 
     make_codec(Workshop(runs), steps, threads)
@@ -69,25 +155,35 @@ def codec(runs: Runs = Path("runs"), steps: int = 3000, threads: int = 2) -> Non
 
 @train.command()
 @plain_errors
-def lm(
-    runs: Runs = Path("runs"),
-    understand: int = 1200,
-    speak: int = 800,
-    generalise: int = 2400,
-    steady: int = 200,
-    batch: int = 32,
-    processes: int = 2,
-) -> None:
-    """Train the language model: to understand and write, to speak, then to do so for unseen phrasings and voices."""
-    from omni2.train.nano import Workshop, make_lm
-
-    make_lm(Workshop(runs), (understand, speak, generalise, steady), batch, processes)
-
-
-@train.command()
-@plain_errors
 def assets(runs: Runs = Path("runs"), out: Path | None = None) -> None:
-    """Put the trained parts together as a model folder, by default the package's own."""
+    """Make RUNS/lm/model the package's own: float16, with its card."""
+    from omni2.train.fit import MODEL
     from omni2.train.nano import ASSETS, Workshop, make_assets
 
-    make_assets(Workshop(runs), out or ASSETS)
+    make_assets(Workshop(runs).lm / MODEL, out or ASSETS)
+
+
+def _training(
+    batch: int | None, parts: int | None, processes: int, sharded: bool, save_every: int, seed: int
+) -> "Training":
+    from omni2.train.loop import Training
+
+    if (batch or 1) < 1 or (parts or processes) % processes:
+        raise InputError(f"--batch is 1 or more, --parts a multiple of the {processes} processes")
+    return Training(batch or 1, parts or processes, seed=seed, save_every=save_every, sharded=sharded)
+
+
+def _stages(stages: "tuple[Stage, ...]", last: str | None, steps: str) -> "tuple[Stage, ...]":
+    """The stages up to `last`, with as many steps as asked for."""
+    if steps:
+        try:
+            numbers = [int(number) for number in steps.split(",")]
+        except ValueError as error:
+            raise InputError(f'--steps is whole numbers with commas between, not "{steps}"') from error
+        if len(numbers) > len(stages) or min(numbers) < 0:
+            raise InputError(f"--steps has a number for each of {', '.join(stage.name for stage in stages)}")
+        stages = (*(replace(s, steps=n) for s, n in zip(stages, numbers, strict=False)), *stages[len(numbers) :])
+    names = [stage.name for stage in stages]
+    if last is not None and last not in names:
+        raise InputError(f"no stage {last!r}; there are {', '.join(names)}")
+    return stages if last is None else stages[: names.index(last) + 1]

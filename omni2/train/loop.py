@@ -1,153 +1,269 @@
 """The training loop of the language model: one stage after the other, resumable, on one process or several."""
 
-import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import gather_object
 from rich.progress import Progress
-from torch import Tensor
-from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 
+from omni2.errors import OmniError
 from omni2.model import OmniLM
-from omni2.tokens import AUDIO_LAYERS, TEXT_LAYER
+from omni2.train.checkpoints import (
+    Checkpoint,
+    Done,
+    gather_optimiser,
+    gather_weights,
+    load_checkpoint,
+    save_checkpoint,
+    spread_optimiser,
+)
 from omni2.train.mixture import Mixture
-from omni2.train.run import cosine_rate, fast_bfloat16, load_state, log_row, save_state, set_rate
-from omni2.train.samples import IGNORE, Batch, collate
-from omni2.train.stages import Stage
+from omni2.train.objective import Objective, named, per_part, weights
+from omni2.train.plot import LOG, plot_log
+from omni2.train.run import cosine_rate, cut_log, fast_bfloat16, log_row, set_rate
+from omni2.train.samples import Batch, Sample, collate
+from omni2.train.sources import Place
+from omni2.train.stages import Stage, choose_weights
 
-HEARD_WEIGHT = 0.3
 GROUP = 8  # batches drawn together, so that samples of like length share one
+UNSEEN = 1 << 20  # added to the seed of what is measured on
 
 
 @dataclass(frozen=True)
 class Training:
-    """Options that hold for all stages; `batch` is a process's share."""
+    """Options that hold for all stages.
+
+    A step takes `parts` batches of `batch` samples, whatever the number of processes: each takes its share of them one
+    after the other and adds the gradients up.  So a run's results do not depend on how many processes made it.
+    Every `evaluate_every` steps the loss on `evaluation` held-out batches is taken, for each part.  `sharded` spreads
+    weights and optimiser over the processes (FSDP2) instead of copying them.
+    """
 
     batch: int = 32
+    parts: int = 1
     weight_decay: float = 0.05
     clip: float = 1.0
     seed: int = 0
     save_every: int = 200
     log_every: int = 20
+    evaluate_every: int = 200
+    evaluation: int = 4
+    keep: int = 2
+    sharded: bool = False
 
 
-def losses(lm: OmniLM, batch: Batch) -> dict[str, Tensor]:
-    """Nats a token: cross-entropy of "text" and "audio" (over its seven layers), "heard"; zero where there is none."""
-    tapped: list[Tensor] = []
-    hook = lm.blocks[lm.config.n_layer // 2 - 1].register_forward_hook(lambda _, __, out: tapped.append(out))
-    hidden = lm(lm.embed(batch.ids, [s.prompt.spans for s in batch.samples]))
-    hook.remove()
-    text_targets, audio_targets = batch.targets[:, TEXT_LAYER], batch.targets[:, :AUDIO_LAYERS].transpose(1, 2)
-    says, sounds = text_targets != IGNORE, audio_targets[..., 0] != IGNORE
-    text = F.cross_entropy(lm.text_logits(hidden[says]).float(), text_targets[says])
-    parts = {"text": text, "audio": text.new_zeros(()), "heard": recognition_loss(lm, tapped[0], batch)}
-    if not sounds.any():
-        return parts
-    audio = F.cross_entropy(lm.audio_logits(hidden[sounds]).float().flatten(0, 1), audio_targets[sounds].flatten())
-    return parts | {"audio": audio}
+class Feed:
+    """The batches of one part in one stage; which ones depends on (seed, stage, part, step) alone.
 
-
-def recognition_loss(lm: OmniLM, states: Tensor, batch: Batch) -> Tensor:
-    """Connectionist temporal classification (Graves et al., 2006) of the words in the prompts' sound, nats a token.
-
-    `states` (B, T, n_embd) are the hidden ones half-way up: what was said has to stand there in the terms of the text
-    head, so that the upper half can answer speech as it answers text.  The blank is the text layer's `pad`.
+    Streamed data depend on where the streams stood as well: `place` is what to go back to for the next step.
     """
-    rows = [(row, s) for row, s in enumerate(batch.samples) if s.heard]
-    if not rows:
-        return states.new_zeros(())
-    stride = lm.config.audio_stride
-    lengths = [-(-s.prompt.spans[0].features.shape[0] // stride) for _, s in rows]
-    pieces = [states[row, s.prompt.spans[0].start :][:n] for (row, s), n in zip(rows, lengths, strict=True)]
-    logits = lm.text_logits(lm.norm(pad_sequence(pieces)))
-    heard = torch.tensor([token for _, s in rows for token in s.heard])
-    counts = [len(s.heard) for _, s in rows]
-    blank = lm.layout.pad_text
-    said = torch.log_softmax(logits.float(), -1)
-    return F.ctc_loss(said, heard, torch.tensor(lengths), torch.tensor(counts), blank, zero_infinity=True)
 
+    def __init__(self, mixture: Mixture, stage: Stage, index: int, part: int, training: Training) -> None:
+        self.mixture, self.stage, self.index, self.part, self.training = mixture, stage, index, part, training
+        self._start, self._group = -1, list[list[Sample]]()
+        self._before = mixture.source.place()
 
-def share_gradients(lm: OmniLM) -> None:
-    """Average the gradients over all processes, in one message."""
-    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in lm.parameters()]
-    flat = torch.cat([g.reshape(-1) for g in gradients])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    for p, piece in zip(lm.parameters(), torch.split(flat, [g.numel() for g in gradients]), strict=True):
-        p.grad = piece.view_as(p)
+    def batch(self, step: int) -> Batch:
+        """The batch of a step; steps come in a row."""
+        start, at = step - step % GROUP, step % GROUP
+        if start != self._start:
+            self._start, self._before = start, self.mixture.source.place()
+            seed = self.training.seed + self.index
+            self._group = self.mixture.batches(self.stage, self.training.batch, start, seed, self.part, GROUP)
+        generator = torch.Generator().manual_seed(hash((self.training.seed, self.index, self.part, step)) % 2**62)
+        return collate(self._group[at], self.mixture.layout, self.stage.corrupted, generator)
+
+    def place(self, step: int) -> Place:
+        """Where the data stand before `step` is drawn: at the beginning of its group."""
+        return self._before if step % GROUP else self.mixture.source.place()
+
+    def held_out(self) -> list[Batch]:
+        """The batches that the stage is measured on; none if nothing is held out for its tasks."""
+        try:
+            unseen = self.mixture.of(self.mixture.source.held_out())
+            stage = replace(unseen.possible(self.stage), masked=0.0, loose=0.0)
+            drawn = unseen.batches(stage, self.training.batch, 0, UNSEEN, self.part, self.training.evaluation)
+        except OmniError:
+            return []
+        return [collate(samples, unseen.layout) for samples in drawn]
 
 
 def train(lm: OmniLM, mixture: Mixture, stages: Sequence[Stage], folder: Path, training: Training) -> None:
-    """Train `lm` in place; `folder` gets `lm.pt` (resumed from when there) and a log for each process.
+    """Train `lm` in place; `folder` gets checkpoints (resumed from when there), `log.jsonl`, a TensorBoard and a plot.
 
-    Several processes: start each with torchrun's variables (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT).
+    Several processes: start each with torchrun's variables (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT).
+    Raises OmniError: no data for a stage, or parts that cannot be shared out among the processes.
     """
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1 and not dist.is_initialized():
-        dist.init_process_group("gloo")
     folder.mkdir(parents=True, exist_ok=True)
-    optimiser = make_optimiser(lm, training.weight_decay)
-    at, first = 0, 0
-    saved = load_state(folder / "lm.pt")
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision="bf16" if fast_bfloat16() else "no",
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        log_with="tensorboard",
+        project_dir=folder,
+    )
+    if training.parts % accelerator.num_processes:
+        raise OmniError(f"{training.parts} parts cannot be shared out evenly to {accelerator.num_processes} processes")
+    stages = [mixture.possible(stage) for stage in stages]
+    saved = load_checkpoint(folder)
+    done = saved.done if saved else Done()
+    if accelerator.is_main_process:
+        cut_log(folder / LOG, lambda row: (row["stage"], row["step"]) < (done.stage, done.step))
+    total = sum(stage.steps for stage in stages[: done.stage]) + done.step
+    accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": total}})
+    while done.stage < len(stages):
+        _Run(
+            accelerator, lm, mixture, stages, folder, training, saved or Checkpoint(done, lm.state_dict(), None, {})
+        ).go()
+        saved = load_checkpoint(folder)
+        assert saved is not None
+        done = saved.done
     if saved is not None:
-        lm.load_state_dict(saved["lm"])
-        if "optimiser" in saved:
-            optimiser.load_state_dict(saved["optimiser"])
-        at, first = saved["done"]["stage"], saved["done"]["step"]
-    began = time.monotonic()
-    with Progress(disable=rank > 0) as progress:
-        for index in range(at, len(stages)):
-            stage, begin = stages[index], first if index == at else 0
-            bar = progress.add_task(stage.name, total=stage.steps, completed=begin)
-            for step, batch in draw_batches(mixture, stage, training, index, begin, rank):
-                row = take_step(lm, optimiser, batch, stage, step, training)
-                if step % training.log_every == 0:
-                    where = {"stage": stage.name, "step": step, "seconds": time.monotonic() - began}
-                    log_row(folder / f"log-{rank}.jsonl", where | row)
-                last = step + 1 == stage.steps
-                if rank == 0 and (last or (step + 1) % training.save_every == 0):
-                    done = {"stage": index + last, "step": 0 if last else step + 1}
-                    state = {"lm": lm.state_dict(), "optimiser": optimiser.state_dict(), "done": done}
-                    save_state(state, folder / "lm.pt")
+        lm.load_state_dict(saved.lm)
+    if accelerator.is_main_process and (folder / LOG).exists():
+        plot_log(folder)
+    accelerator.end_training()
+
+
+class _Run:
+    """One stage, from a checkpoint on to the one at its end."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        lm: OmniLM,
+        mixture: Mixture,
+        stages: Sequence[Stage],
+        folder: Path,
+        training: Training,
+        begin: Checkpoint,
+    ) -> None:
+        self.accelerator, self.folder, self.training, self.begin = accelerator, folder, training, begin
+        self.index, self.stage = begin.done.stage, stages[begin.done.stage]
+        self.before = sum(stage.steps for stage in stages[: self.index])
+        lm = deepcopy(lm)  # processes keep their own or a share of it, and the next stage begins from the checkpoint
+        lm.load_state_dict(begin.lm)
+        choose_weights(lm.train(), self.stage)
+        self.objective = Objective(lm)
+        self.model = self._spread(self.objective)
+        self.optimiser = make_optimiser(self.model, training.weight_decay)
+        if begin.optimiser is not None:
+            spread_optimiser(self.model, self.optimiser, begin.optimiser)
+        self.feeds = []
+        share = training.parts // accelerator.num_processes
+        for part in range(accelerator.process_index * share, (accelerator.process_index + 1) * share):
+            source = mixture.source.split(part, training.parts)
+            source.restore(begin.places.get(part, {}))
+            self.feeds.append(Feed(mixture.of(source), self.stage, self.index, part, training))
+        self.weights = weights(self.stage).to(accelerator.device)
+
+    def _spread(self, objective: Objective) -> nn.Module:
+        """The objective on this process's device, its gradients shared with the others."""
+        if self.training.sharded and self.accelerator.num_processes > 1:
+            objective.to(self.accelerator.device)
+            for block in objective.lm.blocks:
+                fully_shard(block)
+            fully_shard(objective)
+            return objective
+        prepared: nn.Module = self.accelerator.prepare_model(objective)
+        return prepared
+
+    def go(self) -> None:
+        """Take all steps that are left."""
+        began, steps, training = time.monotonic(), self.stage.steps, self.training
+        unseen = [batch for feed in self.feeds for batch in feed.held_out()]
+        with Progress(disable=not self.accelerator.is_main_process) as progress:
+            bar = progress.add_task(self.stage.name, total=steps, completed=self.begin.done.step)
+            for step in range(self.begin.done.step, steps):
+                logged, last = step % training.log_every == 0, step + 1 == steps
+                row = self.take_step(step, logged)
+                if logged:
+                    self.log("train", step, row | {"seconds": time.monotonic() - began})
+                if last or (step + 1) % training.evaluate_every == 0:
+                    self.log("held_out", step, self.evaluate(unseen))
+                if last or (step + 1) % training.save_every == 0:
+                    self.save(step + 1)
                 progress.update(bar, completed=step + 1)
+        if self.begin.done.step >= steps:
+            self.save(steps)
+
+    def take_step(self, step: int, logged: bool) -> dict[str, float]:
+        """One step of the optimiser; returns the mean losses over all parts, the gradient's norm and the rate."""
+        rate = cosine_rate(step, self.stage.steps, self.stage.learning_rate, self.stage.warmup, self.stage.floor)
+        set_rate(self.optimiser, rate)
+        sums, counts = self._add_up((feed.batch(step) for feed in self.feeds), len(self.feeds), learn=True)
+        learning = [p for p in self.model.parameters() if p.requires_grad]
+        for weight in learning:
+            if weight.grad is None:  # no batch made use of it: its momentum fades all the same, on any process
+                weight.grad = torch.zeros_like(weight)
+        norm = torch.nn.utils.clip_grad_norm_(learning, self.training.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        if not logged:
+            return {}
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        means = self.accelerator.reduce(sums, "sum") / per_part(counts)
+        return named(means) | {"norm": float(norm), "rate": rate}
+
+    def _add_up(self, batches: Iterator[Batch], number: int, learn: bool) -> tuple[Tensor, Tensor]:
+        """Sums of nats (9,) of this process and counts (3,) of all; with `learn` the gradient of the means as well."""
+        held = list(batches)
+        counts = torch.zeros(3, device=self.accelerator.device)
+        for batch in held:
+            counts += batch.counts.to(counts)
+        counts = self.accelerator.reduce(counts, "sum")
+        total = torch.zeros_like(self.weights)
+        for i, batch in enumerate(held):
+            alone = nullcontext() if i + 1 == number else self.accelerator.no_sync(self.model)
+            with alone, torch.set_grad_enabled(learn):
+                with self.accelerator.autocast():
+                    sums = (self.model if learn else self.objective)(batch)
+                if learn:  # gradients are averaged over the processes, these are sums
+                    means = self.weights * sums / per_part(counts)
+                    self.accelerator.backward(self.accelerator.num_processes * means.sum())
+            total += sums.detach()
+        return total, counts
+
+    def evaluate(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """The mean losses over the held-out batches of all processes; empty where there are none."""
+        several = torch.tensor([len(batches)], device=self.accelerator.device)
+        if not int(self.accelerator.reduce(several, "sum")):
+            return {}
+        sums, counts = self._add_up(iter(batches), len(batches), learn=False)
+        return named(self.accelerator.reduce(sums, "sum") / per_part(counts))
+
+    def log(self, kind: str, step: int, row: dict[str, float]) -> None:
+        """Write a row to the log and to TensorBoard."""
+        if not row or not self.accelerator.is_main_process:
+            return
+        total = self.before + step
+        where = {"kind": kind, "stage": self.index, "name": self.stage.name, "step": step, "total": total}
+        log_row(self.folder / LOG, where | row)
+        self.accelerator.log({f"{kind}/{name}": value for name, value in row.items()}, step=total)
+
+    def save(self, steps: int) -> None:
+        """Write a checkpoint after so many steps of the stage."""
+        last = steps >= self.stage.steps
+        places = dict(gather_object([(feed.part, feed.place(steps)) for feed in self.feeds]))
+        lm = gather_weights(self.model, "lm.")
+        optimiser = None if last else gather_optimiser(self.model, self.optimiser)
+        if self.accelerator.is_main_process:
+            done = Done(self.index + 1) if last else Done(self.index, steps)
+            save_checkpoint(self.folder, Checkpoint(done, lm, optimiser, places), self.training.keep)
+        self.accelerator.wait_for_everyone()
 
 
-def make_optimiser(lm: OmniLM, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW (arXiv 1711.05101); norms and biases do not decay."""
-    decayed = [p for p in lm.parameters() if p.ndim > 1]
-    plain = [p for p in lm.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.98))
-
-
-def draw_batches(
-    mixture: Mixture, stage: Stage, training: Training, index: int, begin: int, rank: int
-) -> Iterator[tuple[int, Batch]]:
-    """The batches of a stage from step `begin` on; which ones depends on (seed, stage, rank, step) alone."""
-    for start in range(begin - begin % GROUP, stage.steps, GROUP):
-        group = mixture.batches(stage, training.batch, start, training.seed + index, rank, GROUP)
-        for step, samples in enumerate(group, start):
-            if begin <= step < stage.steps:
-                generator = torch.Generator().manual_seed(hash((training.seed, index, rank, step)) % 2**62)
-                yield step, collate(samples, mixture.layout, stage.corrupted, generator)
-
-
-def take_step(
-    lm: OmniLM, optimiser: torch.optim.Optimizer, batch: Batch, stage: Stage, step: int, training: Training
-) -> dict[str, float]:
-    """One step of the optimiser; returns the losses and the gradient's norm."""
-    set_rate(optimiser, cosine_rate(step, stage.steps, stage.learning_rate, stage.warmup))
-    with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16()):
-        parts = losses(lm, batch)
-    optimiser.zero_grad(set_to_none=True)
-    torch.autograd.backward(parts["text"] + parts["audio"] + HEARD_WEIGHT * parts["heard"])
-    if dist.is_initialized():
-        share_gradients(lm)
-    norm = torch.nn.utils.clip_grad_norm_(lm.parameters(), training.clip)
-    optimiser.step()
-    return {name: float(loss.item()) for name, loss in parts.items()} | {"norm": float(norm.item())}
+def make_optimiser(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW (arXiv 1711.05101) over the weights that learn; norms and biases do not decay."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    groups = [([p for p in learning if p.ndim > 1], weight_decay), ([p for p in learning if p.ndim <= 1], 0.0)]
+    found = [{"params": params, "weight_decay": decay} for params, decay in groups if params]
+    return torch.optim.AdamW(found, betas=(0.9, 0.98))

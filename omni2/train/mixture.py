@@ -1,7 +1,7 @@
-"""Draws training samples: a task, a question of the corpus, one of its recordings, the answer's text and codes."""
+"""Draws training samples: a task of the stage, a row for it, its prompt and what has to be said."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,99 +9,115 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from omni2.errors import OmniError
-from omni2.prompt import PromptBuilder
+from omni2.prompt import Prompt, PromptBuilder
 from omni2.tokens import TokenLayout
-from omni2.train.data.questions import Item
-from omni2.train.data.shards import Spoken
+from omni2.train.data.schema import Row
 from omni2.train.samples import Sample, make_sample
-from omni2.train.stages import Stage, Task
+from omni2.train.sources import Source
+from omni2.train.stages import KINDS, Stage, Task
 
-UNKNOWN_SHARE = 0.15  # of all questions are out of scope
-PLAIN_SHARE = 0.25  # of those are everyday sentences, not questions
-MASKED_SHARE = 0.4  # of the recordings lose some frames
-LOOSE_SHARE = 0.5  # of the typed questions lose small words, capitals or their mark, or begin with a filler
+TRIES = 20  # to draw a sample that fits the model's context
 SMALL = frozenset(("a", "an", "the", "of", "is", "are", "do", "does", "can", "you", "me", "tell", "please", "what"))
 FILLERS = ("please", "okay", "so", "hey Omni,", "Omni,", "well,", "quick question,", "one more thing,")
 
 
 class Mixture:
-    """The samples of a stage; `frames` maps an answer's text to its codec frames (n, 7) and may be empty before speech.
+    """The samples of a stage.
 
-    Intents are drawn evenly, then a phrasing, then a recording of it; the last item is the out-of-scope one.
-    `sentences` are recordings of everyday sentences: there to be transcribed, and out of scope as well.
+    `audio_stride` and `block_size` are the model's; `encode` gives a row the encoder features that it lacks.
     """
 
     def __init__(
         self,
-        items: Sequence[Item],
-        spoken: Sequence[Spoken],
-        frames: Mapping[str, Tensor],
+        source: Source,
         tokenizer: Tokenizer,
         layout: TokenLayout,
         audio_stride: int,
-        sentences: Sequence[Spoken] = (),
+        block_size: int,
+        encode: Callable[[Row], Row] | None = None,
     ) -> None:
-        self.items, self.frames, self.tokenizer, self.layout = items, frames, tokenizer, layout
-        self.builder = PromptBuilder(layout, audio_stride)
-        self.recordings: dict[str, list[Spoken]] = defaultdict(list)
-        for one in (*spoken, *sentences):
-            self.recordings[one.text].append(one)
-        self.sentences = [one.text for one in sentences]
+        self.source, self.tokenizer, self.layout, self.encode_row = source, tokenizer, layout, encode
+        self.builder, self.block_size = PromptBuilder(layout, audio_stride), block_size
+
+    def of(self, source: Source) -> "Mixture":
+        """The same with the rows of `source`."""
+        return Mixture(source, self.tokenizer, self.layout, self.builder.stride, self.block_size, self.encode_row)
 
     def encode(self, text: str) -> list[int]:
         """Text → ids."""
         return self.tokenizer.encode(text).ids
 
+    def possible(self, stage: Stage) -> Stage:
+        """`stage` without the tasks that there are no rows for.  Raises OmniError if none is left for its steps."""
+        served = {task: share for task, share in stage.mixture.items() if share and self.source.serves(KINDS[task])}
+        if not served and stage.steps:
+            raise OmniError(
+                f"the data hold no rows for the stage {stage.name!r}, which needs {', '.join(stage.mixture)}"
+            )
+        return replace(stage, mixture=served)
+
     def draw(self, stage: Stage, rng: np.random.Generator) -> Sample:
-        """One sample."""
+        """One sample.  Raises OmniError: no rows for a task, or all longer than the model's context."""
         tasks = list(stage.mixture)
         shares = np.array([stage.mixture[task] for task in tasks])
-        task = tasks[rng.choice(len(tasks), p=shares / shares.sum())]
-        if task == "A1T1" and self.sentences and rng.random() < stage.sentences:
-            return self.sample(task, self.items[-1], self._sentence(rng), rng)
-        scope = len(self.items) - 1
-        item = self.items[scope if rng.random() < UNKNOWN_SHARE else int(rng.integers(scope))]
-        if item is self.items[-1] and self.sentences and rng.random() < PLAIN_SHARE:
-            return self.sample(task, item, self._sentence(rng), rng)
-        phrasings = item.train
-        if task.startswith("A1"):
-            phrasings = tuple(text for text in item.train if text in self.recordings) or item.train
-        phrasing = phrasings[int(rng.integers(len(phrasings)))]
-        return self.sample(task, item, phrasing, rng)
+        for _ in range(TRIES):
+            task = tasks[rng.choice(len(tasks), p=shares / shares.sum())]
+            sample = self.sample(task, self.source.draw(KINDS[task], stage, rng), stage, rng)
+            if len(sample) <= self.block_size:
+                return sample
+        raise OmniError(f"{TRIES} samples in a row are longer than the {self.block_size} positions of the model")
 
-    def _sentence(self, rng: np.random.Generator) -> str:
-        return self.sentences[int(rng.integers(len(self.sentences)))]
-
-    def sample(self, task: Task, item: Item, phrasing: str, rng: np.random.Generator) -> Sample:
-        """The sample of one task about one question."""
-        reply, frames, heard = "text" if task.endswith("T2") else "speech", None, self.encode(phrasing)
-        if task.startswith("A1"):
-            takes = self.recordings.get(phrasing)
-            if not takes:
-                raise OmniError(f"{phrasing!r} was never recorded; run `omni2 data questions`")
-            audio = masked(takes[rng.integers(len(takes))].features.float(), rng)
-            prompt = self.builder.transcription(audio) if task == "A1T1" else self.builder.spoken(audio, reply)  # type: ignore[arg-type]
+    def sample(self, task: Task, row: Row, stage: Stage, rng: np.random.Generator) -> Sample:
+        """The sample of one task about one row."""
+        kind, build = KINDS[task], self.builder
+        if self.encode_row is not None:
+            row = self.encode_row(row)
+        heard = self.encode(row.question_text) if kind.asked == "sound" and task != "listen" else []
+        audio, image, typed = None, None, None
+        if kind.asked == "sound":
+            audio = masked(_features(row, row.question_features), stage.masked, rng)
+        elif kind.asked == "text":
+            typed = self.encode(loosened(row.question_text, stage.loose, rng))
+        if kind.picture:
+            image = _features(row, row.picture_features)
+        prompt: Prompt
+        if image is not None:
+            prompt = build.picture(image, audio, typed, kind.reply)
         elif task == "T1A1":
-            prompt = self.builder.reading(self.encode(item.answer))
+            prompt = build.reading(self.encode(row.answer_text))
+        elif audio is None:
+            prompt = build.typed(typed or [], kind.reply)
+        elif task == "listen":
+            prompt = build.listening(audio)
+        elif task == "A1T1":
+            prompt = build.transcription(audio)
         else:
-            prompt = self.builder.typed(self.encode(loosened(phrasing, rng)), reply)  # type: ignore[arg-type]
-        if prompt.audio_out:
-            frames = self.frames[item.answer]
-        said = heard if task == "A1T1" else self.encode(item.answer)
-        return make_sample(prompt, said, frames, self.layout, heard if task.startswith("A1") else ())
+            prompt = build.spoken(audio, kind.reply)
+        said = self.encode(row.answer_text)
+        if task == "A1T1":
+            said = heard
+        elif task == "listen":
+            said = [self.layout.irq if row.label == "irq" else self.layout.n_irq]
+        return make_sample(prompt, said, row.answer_codes if prompt.audio_out else None, self.layout, heard)
 
-    def batches(self, stage: Stage, size: int, step: int, seed: int, rank: int, group: int) -> list[list[Sample]]:
-        """`group` batches for the steps from `step` on, drawn from (seed, rank, step), like lengths together."""
-        rng = np.random.default_rng((seed, rank, step))
+    def batches(self, stage: Stage, size: int, step: int, seed: int, part: int, group: int) -> list[list[Sample]]:
+        """`group` batches for the steps from `step` on, drawn from (seed, part, step), like lengths together."""
+        rng = np.random.default_rng((seed, part, step))
         drawn = sorted((self.draw(stage, rng) for _ in range(size * group)), key=len)
         chunks = [drawn[i : i + size] for i in range(0, len(drawn), size)]
         order = np.random.default_rng((seed, step)).permutation(group)  # the same in all processes: none waits for long
         return [chunks[i] for i in order]
 
 
-def masked(features: Tensor, rng: np.random.Generator) -> Tensor:
-    """Features (T, width) with up to two stretches of at most 8 frames set to zero, in `MASKED_SHARE` of the cases."""
-    if rng.random() >= MASKED_SHARE:
+def _features(row: Row, features: Tensor | None) -> Tensor:
+    if features is None:
+        raise OmniError(f"row {row.key} has no encoder features; build the data with --model")
+    return features.float()
+
+
+def masked(features: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+    """Features (T, width) with up to two stretches of at most 8 frames set to zero, in a `share` of the cases."""
+    if rng.random() >= share:
         return features
     features = features.clone()
     for _ in range(rng.integers(1, 3)):
@@ -110,9 +126,9 @@ def masked(features: Tensor, rng: np.random.Generator) -> Tensor:
     return features + 0.05 * features.std() * torch.from_numpy(rng.standard_normal(features.shape, np.float32))
 
 
-def loosened(text: str, rng: np.random.Generator) -> str:
-    """A question as people type it: in `LOOSE_SHARE` of the cases small words, capitals or the mark are missing."""
-    if rng.random() >= LOOSE_SHARE:
+def loosened(text: str, share: float, rng: np.random.Generator) -> str:
+    """A question as people type it: in a `share` of the cases small words, capitals or the mark are missing."""
+    if rng.random() >= share:
         return text
     words = [w for w in text.split() if w.lower() not in SMALL or rng.random() < 0.75] or text.split()
     if rng.random() < 0.2:

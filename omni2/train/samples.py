@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from omni2.prompt import Prompt
-from omni2.tokens import AUDIO_LAYERS, LAYERS, TokenLayout, delay
+from omni2.tokens import AUDIO_LAYERS, LAYERS, TEXT_LAYER, TokenLayout, delay
 
 IGNORE = -100
 
@@ -42,11 +42,15 @@ def make_sample(
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples side by side: ids (B, 8, T) padded on the right, targets alike, aligned with the positions that emit."""
+    """Samples side by side: ids (B, 8, T) padded on the right, targets alike, aligned with the positions that emit.
+
+    `counts` (3,) float32: how many text tokens and steps of audio are to be emitted, how many sounds were heard.
+    """
 
     ids: Tensor
     targets: Tensor
     samples: list[Sample]
+    counts: Tensor
 
 
 def collate(
@@ -71,4 +75,5 @@ def collate(
         hit[:, AUDIO_LAYERS:] = False
         wrong = torch.randint(layout.codebook_size, ids.shape, generator=generator)
         ids = torch.where(hit & (ids < layout.codebook_size), wrong, ids)
-    return Batch(ids, targets, samples)
+    emitted = [int((targets[:, layer] != IGNORE).sum()) for layer in (TEXT_LAYER, 0)]
+    return Batch(ids, targets, samples, torch.tensor([*emitted, sum(bool(s.heard) for s in samples)]).float())

@@ -3,6 +3,8 @@
 heard = augment(wave, np.random.default_rng(7))
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import soxr
@@ -14,6 +16,7 @@ Wave = npt.NDArray[np.float32]  # (samples,) mono in [-1, 1]
 SAMPLE_RATE = 16_000  # Hz
 CLEAN = 1 / 3  # share of sounds that only change in gain
 SPEED = (0.90, 1.12)  # both tempo and pitch, as of a tape
+PITCH = (0.90, 1.12)  # pitch alone
 PEAK = (-20.0, -0.5)  # dB of full scale, the loudest sample
 SNR = (5.0, 30.0)  # dB
 TELEPHONE = (300.0, 3400.0)  # Hz
@@ -24,9 +27,9 @@ SILENCE = (0.0, 0.4)  # seconds before, and after
 def augment(wave: Wave, rng: np.random.Generator) -> Wave:
     """`wave`, (samples,) float32 at 16 kHz, as another speaker in another place might have sent it.
 
-    A third of the time only the gain changes. Otherwise each of another larynx, speed, room, telephone, soft clipping,
-    silence at both ends and noise is drawn on its own, so the length may change. The result lies in [-1, 1] and
-    depends on `wave` and the state of `rng` alone. Raises InputError unless `wave` is a non-empty vector of finite
+    A third of the time only the gain changes. Otherwise each of another larynx, pitch, speed, room, telephone, soft
+    clipping, silence at both ends and noise is drawn on its own, so the length may change. The result lies in [-1, 1]
+    and depends on `wave` and the state of `rng` alone. Raises InputError unless `wave` is a non-empty vector of finite
     numbers.
     """
     if wave.ndim != 1 or not wave.size or not np.isfinite(wave).all():
@@ -35,6 +38,8 @@ def augment(wave: Wave, rng: np.random.Generator) -> Wave:
     if rng.random() >= CLEAN:
         if rng.random() < 0.15:
             wave = vocode(wave, rng)
+        if rng.random() < 0.2:
+            wave = change_pitch(wave, rng.uniform(*PITCH))
         if rng.random() < 0.6:
             wave = change_speed(wave, rng.uniform(*SPEED))
         if rng.random() < 0.35:
@@ -55,6 +60,22 @@ def change_speed(wave: Wave, factor: float) -> Wave:
     """`wave` played `factor` times as fast, its pitch with it: (samples / factor,)."""
     changed: Wave = soxr.resample(wave, SAMPLE_RATE * factor, SAMPLE_RATE, quality="MQ")
     return changed if changed.size else wave
+
+
+def change_pitch(wave: Wave, factor: float, size: int = 512) -> Wave:
+    """`wave`, same length, with its pitch and its vocal tract `factor` times as high.
+
+    A phase vocoder (Flanagan and Golden, 1966) stretches it to `factor` times its length, then it is played faster.
+    """
+    spectra = _frames(wave, size)
+    steps = np.arange(0, len(spectra) - 1, 1 / factor)
+    left, part = steps.astype(int), (steps % 1)[:, None]
+    magnitudes = (1 - part) * np.abs(spectra[left]) + part * np.abs(spectra[left + 1])
+    turns = np.angle(spectra[left + 1] * spectra[left].conj())
+    phases = np.angle(spectra[0]) + np.cumsum(turns, axis=0) - turns
+    made = change_speed(_overlap(magnitudes * np.exp(1j * phases), round(wave.size * factor), size), factor)
+    made = np.pad(made, (0, max(wave.size - made.size, 0)))[: wave.size]
+    return made * np.float32(np.abs(wave).max() / max(np.abs(made).max(), 1e-9))
 
 
 def vocode(wave: Wave, rng: np.random.Generator, size: int = 512) -> Wave:
@@ -116,10 +137,28 @@ def add_room(wave: Wave, rng: np.random.Generator) -> Wave:
 
 def add_noise(wave: Wave, rng: np.random.Generator) -> Wave:
     """`wave` over white, pink or brown noise or a mains hum, 5 to 30 dB under the mean power of the speech."""
+    return mix(wave, background(wave.size, rng), rng.uniform(*SNR))
+
+
+def background(length: int, rng: np.random.Generator) -> Wave:
+    """White, pink or brown noise or a mains hum: (length,)."""
     kind = rng.choice(["white", "pink", "brown", "hum"])
-    noise = hum(wave.size, rng) if kind == "hum" else coloured(wave.size, {"pink": 0.5, "brown": 1.0}.get(kind, 0), rng)
+    return hum(length, rng) if kind == "hum" else coloured(length, {"pink": 0.5, "brown": 1.0}.get(kind, 0), rng)
+
+
+def mix(wave: Wave, noise: Wave, snr: float) -> Wave:
+    """`wave` plus `noise`, both (samples,), scaled so that its mean power lies `snr` dB under that of `wave`."""
     ratio = np.square(wave).mean() / max(np.square(noise).mean(), 1e-12)
-    return wave + noise * np.float32(np.sqrt(ratio) * 10 ** (-rng.uniform(*SNR) / 20))
+    return wave + noise * np.float32(np.sqrt(ratio) * 10 ** (-snr / 20))
+
+
+def babble(speakers: Sequence[Wave], length: int, rng: np.random.Generator) -> Wave:
+    """Several people at once: (length,), each of `speakers` repeated from a random place, all equally loud."""
+    total = np.zeros(length, np.float32)
+    for wave in speakers:
+        level = np.sqrt(max(float(np.square(wave).mean()), 1e-12))
+        total += np.resize(np.roll(wave, int(rng.integers(wave.size))), length) / np.float32(level)
+    return total / np.float32(np.sqrt(max(len(speakers), 1)))
 
 
 def coloured(length: int, exponent: float, rng: np.random.Generator) -> Wave:

@@ -9,6 +9,7 @@ from omni2.errors import OmniError
 
 WORDNET = Path("/usr/share/wordnet/data.noun")
 EXAMPLE_WORDS = range(3, 13)
+HELD_OUT = 200  # definitions, and as many examples, that no part is trained on: for measuring codec and transcription
 _PLAIN = re.compile(r"[a-z' ,\-]+")
 _QUOTED = re.compile(r'"([^"]+)"')
 _EXAMPLE = re.compile(r"[A-Za-z][A-Za-z', ]*[a-z][?!]?")
@@ -55,3 +56,9 @@ def examples(folder: Path = WORDNET.parent, max_letters: int = 64) -> list[str]:
 def shuffled(sentences: list[str], seed: int) -> list[str]:
     """The same sentences in an order drawn from `seed`."""
     return [sentences[i] for i in np.random.default_rng(seed).permutation(len(sentences))]
+
+
+def split(sentences: list[str]) -> tuple[list[str], list[str]]:
+    """The sentences in drawn order: those to train on, and the `HELD_OUT` ones to measure with."""
+    mixed = shuffled(sentences, 0)
+    return mixed[:-HELD_OUT], mixed[-HELD_OUT:]

@@ -1,13 +1,15 @@
 """The voices that ask the training questions, the one that answers, and those kept unheard for evaluation.
 
     wave, rate = voice("flite-slt").say("What is the capital of France?")
+    wave, rate = voice("command:python cosyvoice.py --speaker 3").say("What is the capital of France?")
 
-Every voice runs offline on one thread and writes no file: command-line synthesisers are read through a pipe.
+Every voice here runs offline on one thread and writes no file: command-line synthesisers are read through a pipe.
 `TRAINING` and `RESERVED` share no name and no speaker.
 """
 
 import json
 import re
+import shlex
 import shutil
 import struct
 import subprocess
@@ -22,11 +24,13 @@ import numpy as np
 import numpy.typing as npt
 
 from omni2.errors import InputError, OmniError
+from omni2.train.data.sound import read_sound
 
 Wave = npt.NDArray[np.float32]  # (samples,) mono in [-1, 1]
 
 DEBIAN = {"flite": "flite", "espeak-ng": "espeak-ng", "text2wave": "festival festvox-kallpc16k"}
 TIMEOUT = 60  # seconds for one utterance
+COMMAND = "command:"  # a voice's name that begins so is a program of the user's
 
 
 class Voice(Protocol):
@@ -137,6 +141,24 @@ class Piper:
         return _checked(session.run(None, feed)[0].reshape(-1), text), int(config["audio"]["sample_rate"])
 
 
+@dataclass(frozen=True)
+class Command:
+    """Any program that reads text on standard input and writes a sound file (wav, flac …) to standard output.
+
+    Its name is `command:` and the command line, so that manifests tell how a sound was made.
+    """
+
+    name: str
+
+    def say(self, text: str) -> tuple[Wave, int]:
+        """See `Voice.say`."""
+        command = shlex.split(self.name.removeprefix(COMMAND))
+        if not command:
+            raise InputError(f"{self.name!r} names no program; give one, as in 'command:espeak-ng --stdin --stdout'")
+        wave, rate = read_sound(_run(command, _spoken(text) + "\n"))
+        return _checked(wave, text), rate
+
+
 def piper_ids(text: str, table: dict[str, list[int]], accent: str) -> list[int]:
     """Ids of `text` for a Piper network: `^`, then every IPA sign of espeak-ng followed by `_`, then `$`.
 
@@ -185,7 +207,9 @@ def _checked(wave: npt.NDArray[np.floating[Any]], text: str) -> Wave:
 def _run(command: list[str], text: str = "") -> bytes:
     """Standard output of `command` with `text` on its standard input."""
     if shutil.which(command[0]) is None:
-        raise OmniError(f"{command[0]} is missing: apt-get install --no-install-recommends {DEBIAN[command[0]]}")
+        package = DEBIAN.get(command[0])
+        remedy = f"apt-get install --no-install-recommends {package}" if package else "install it or give its path"
+        raise OmniError(f"{command[0]} is missing: {remedy}")
     try:
         done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=TIMEOUT, check=True)
     except subprocess.CalledProcessError as error:
@@ -254,7 +278,9 @@ ANSWER = "hibari"  # the model's own voice
 
 @cache
 def voice(name: str) -> Voice:
-    """The voice called `name`, one of `TRAINING` or `RESERVED`. Raises InputError for any other."""
+    """The voice called `name`: of `TRAINING` or `RESERVED`, or `command:PROGRAM …`. Raises InputError for others."""
+    if name.startswith(COMMAND):
+        return Command(name)
     if name not in _VOICES:
-        raise InputError(f"no voice {name!r}; there are {', '.join(_VOICES)}")
+        raise InputError(f"no voice {name!r}; there are command:PROGRAM, {', '.join(_VOICES)}")
     return _VOICES[name](name)

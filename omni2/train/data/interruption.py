@@ -1,0 +1,203 @@
+"""Interruption data: somebody says "Stop Omni" while others talk, things hum, and the model's own answer leaks back.
+
+A scene is up to 10 s of such sound with a label for each of the encoder's 50 frames a second: `irq` from the end of the
+phrase on for half a second, `n-irq` elsewhere.  What a model learns from are windows: the last two seconds up to a
+frame, and that frame's label.  Half of the windows are `irq`; the others are hard ones as often as not.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from omni2.audio import SAMPLE_RATE
+from omni2.encoder import FRAME_RATE, SAMPLES_PER_FRAME
+from omni2.errors import InputError
+from omni2.train.data import augment as change
+from omni2.train.data.schema import Label, Row
+from omni2.train.data.sound import Wave, flac
+from omni2.train.data.speak import draw_voice, row_generator, say
+from omni2.train.data.voices import RESERVED
+
+PHRASES = ("Stop Omni.", "Stop, Omni!", "Omni, stop.")
+NEAR_PHRASES = (
+    "Don't stop.", "Don't stop, Omni.", "The bus stop.", "Top honey.", "Omni.", "Hey Omni.", "Omni, go on.", "Stop.",
+    "Stop it.", "Stop by on Monday.", "Non-stop.", "The next stop is ours.", "Shop only.", "Stopped on me.",
+    "A top army.", "Drop any.", "Stock money.", "Some honey.", "Omnibus.", "On the bus.", "Start, Omni.",
+    "Tell me more, Omni.", "Thank you, Omni.", "Stop talking to me about it.", "The story stops here.",
+    "Is there a stop on the way?", "Harmony.", "Economy.", "Stop sign.", "I never stop moaning.", "Please go on.",
+    "Omni, what time is it?",
+)  # fmt: skip
+SCENE = 10.0  # seconds at most
+WINDOW = 2.0  # seconds
+HOLD = 0.5  # seconds after the phrase that are `irq`
+
+# Situations a window is drawn from, with their shares among the windows of their label.
+IRQ = {"ordered": 1.0}
+N_IRQ = {"near": 0.4, "unfinished": 0.1, "over": 0.1, "other": 0.4}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """`wave` (samples,) at 16 kHz in [-1, 1] in which a phrase lasts from sample `start` to `end`.
+
+    `order` says whether it is one to stop at; without a phrase, start = end = 0.
+    """
+
+    wave: Wave
+    start: int = 0
+    end: int = 0
+    order: bool = False
+
+    def labels(self) -> npt.NDArray[np.bool_]:
+        """(frames,): true where the label is `irq`, for every whole frame of 320 samples."""
+        marked = np.zeros(self.wave.size // SAMPLES_PER_FRAME, bool)
+        if self.order:
+            first = -(-self.end // SAMPLES_PER_FRAME)  # the first frame that lies behind the phrase
+            marked[first : first + round(HOLD * FRAME_RATE)] = True
+        return marked
+
+
+@dataclass(frozen=True)
+class Listen:
+    """The step that makes the window of a row of `windows`.
+
+    `voices` say the phrases and talk besides; `texts` is what they talk about, `own` the model's answers, spoken by
+    `answer`.  `snr` is the range in dB of a phrase over all else.
+    """
+
+    voices: tuple[str, ...]
+    answer: str
+    texts: tuple[str, ...]
+    own: tuple[str, ...]
+    phrases: tuple[str, ...] = PHRASES
+    near: tuple[str, ...] = NEAR_PHRASES
+    snr: tuple[float, float] = (0.0, 30.0)
+    window: float = WINDOW
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise InputError for voices kept for evaluation or where there is nothing to say."""
+        if {*self.voices, self.answer} & {*RESERVED}:
+            raise InputError(f"the voices {', '.join(RESERVED)} are kept for evaluation")
+        if not all((self.voices, self.texts, self.own, self.phrases, self.near)):
+            raise InputError("interruption data need voices, texts, answers, phrases and near phrases")
+        if not HOLD < self.window <= SCENE:
+            raise InputError(f"a window lasts more than {HOLD:g} and at most {SCENE:g} s")
+
+    def __call__(self, row: Row) -> Row:
+        """`row` with its window in `question_audio` and what was said in `question_text`."""
+        rng = row_generator(self.seed, row.key)
+        situations = IRQ if row.label == "irq" else N_IRQ
+        situation = str(rng.choice(list(situations), p=list(situations.values())))
+        text = ""
+        if situation != "other":
+            text = str(rng.choice(self.near if situation == "near" else self.phrases))
+        name = draw_voice(self.voices, rng)
+        scene = self.scene(name, text, situation != "near", rng)
+        wave = cut(scene, draw_frame(scene, situation, rng), round(self.window * SAMPLE_RATE))
+        return replace(
+            row,
+            topic=situation,
+            voice=name if text else "",
+            question_text=text,
+            question_audio=flac(wave, SAMPLE_RATE),
+            question_seconds=wave.size / SAMPLE_RATE,
+        )
+
+    def scene(self, name: str, text: str, order: bool, rng: np.random.Generator) -> Scene:
+        """Up to 10 s of background with `text`, if any, said by `name` at a random place, at a random level over it."""
+        phrase = _spoken(name, text) if text else np.zeros(0, np.float32)
+        if phrase.size and rng.random() < 0.5:
+            phrase = change.change_speed(phrase, rng.uniform(*change.SPEED))
+        tail = round(2 * HOLD * SAMPLE_RATE) + SAMPLES_PER_FRAME  # so that all windows lie within the scene
+        length = max(int(rng.uniform(self.window, SCENE) * SAMPLE_RATE), phrase.size + tail)
+        behind = self.background(length, rng)
+        start = int(rng.integers(length - tail - phrase.size + 1)) if phrase.size else 0
+        if phrase.size:
+            level = np.square(phrase).mean() / max(float(np.square(behind).mean()), 1e-12)
+            wave = behind * np.float32(np.sqrt(level) * 10 ** (-rng.uniform(*self.snr) / 20))
+            wave[start : start + phrase.size] += phrase
+        else:
+            wave = behind
+        wave = self._heard(wave, rng)
+        return Scene(wave, start, start + phrase.size, order and bool(text))
+
+    def background(self, length: int, rng: np.random.Generator) -> Wave:
+        """(length,) of somebody's speech, babble, the model's own answer or noise, over some noise."""
+        kind = rng.choice(["speech", "babble", "own", "noise"], p=[0.35, 0.15, 0.3, 0.2])
+        noise = change.background(length, rng)
+        if kind == "noise":
+            return noise
+        if kind == "babble":
+            talkers = [
+                self._talk(draw_voice(self.voices, rng), self.texts, length, rng) for _ in range(rng.integers(3, 7))
+            ]
+            return change.mix(change.babble(talkers, length, rng), noise, rng.uniform(*change.SNR))
+        if kind == "speech":
+            sound = self._talk(draw_voice(self.voices, rng), self.texts, length, rng)
+        else:
+            sound = change.add_room(self._talk(self.answer, self.own, length, rng), rng)
+        return change.mix(sound, noise, rng.uniform(*change.SNR))
+
+    def _talk(self, name: str, texts: Sequence[str], length: int, rng: np.random.Generator) -> Wave:
+        """Sentences one after the other, with pauses, cut to (length,) at a random place."""
+        pieces, total = [], 0
+        while total < length + SAMPLE_RATE:
+            pause = np.zeros(int(rng.uniform(0.1, 0.6) * SAMPLE_RATE), np.float32)
+            pieces += [_spoken(name, texts[int(rng.integers(len(texts)))]), pause]
+            total += pieces[-2].size + pause.size
+        start = int(rng.integers(total - length + 1))
+        return np.concatenate(pieces)[start : start + length]
+
+    def _heard(self, wave: Wave, rng: np.random.Generator) -> Wave:
+        """As a microphone takes it; nothing here moves a sound in time."""
+        if rng.random() < 0.35:
+            wave = change.add_room(wave, rng)
+        if rng.random() < 0.15:
+            wave = change.telephone(wave)
+        if rng.random() < 0.15:
+            wave = change.soft_clip(wave, rng.uniform(1.0, 4.0))
+        return change.to_peak(wave, rng.uniform(*change.PEAK))
+
+
+def draw_frame(scene: Scene, situation: str, rng: np.random.Generator) -> int:
+    """A frame of `scene` that fits `situation`.
+
+    ordered     its label is `irq`
+    near        as after an order, but behind another phrase
+    unfinished  within the first four fifths of the phrase
+    over        the time of `irq` has passed
+    other       any frame
+    """
+    hold, behind = round(HOLD * FRAME_RATE), -(-scene.end // SAMPLES_PER_FRAME)
+    enough = scene.start + (scene.end - scene.start) * 4 // 5
+    spans = {
+        "ordered": (behind, behind + hold),
+        "near": (behind, behind + hold),
+        "unfinished": (scene.start // SAMPLES_PER_FRAME, enough // SAMPLES_PER_FRAME),
+        "over": (behind + hold, behind + 2 * hold),
+        "other": (0, scene.wave.size // SAMPLES_PER_FRAME),
+    }
+    low, high = spans[situation]
+    return int(rng.integers(low, max(high, low + 1)))
+
+
+def cut(scene: Scene, frame: int, length: int) -> Wave:
+    """The window (length,) that ends with `frame`; zeros where the scene had not begun."""
+    end = (frame + 1) * SAMPLES_PER_FRAME
+    return np.ascontiguousarray(np.pad(scene.wave, (length, 0))[end : end + length])
+
+
+def windows(count: int, seed: int = 0) -> Iterator[Row]:
+    """`count` rows for the step `Listen`, `irq` and `n-irq` in turn; `seed` tells one set from another."""
+    labels: tuple[Label, Label] = ("irq", "n-irq")
+    for index in range(count):
+        yield Row(f"interruption/{seed}-{index}", "listen", "interruption", "MIT", label=labels[index % 2])
+
+
+@lru_cache(maxsize=2048)  # about 100 kB each
+def _spoken(name: str, text: str) -> Wave:
+    return say(name, text)

@@ -1,0 +1,44 @@
+"""This package's own sources: the corpus of `nano`, its answers, dictionary sentences to transcribe and to read."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from omni2.train.data.questions import Item, corpus, unknown
+from omni2.train.data.schema import Row, Task, keyed
+from omni2.train.data.sentences import definitions, examples, shuffled, split
+
+UNKNOWN_TIMES = 10  # the out-of-scope intent has so many times the phrasings of another
+SOURCES = ("corpus", "answers", "sentences", "definitions")
+
+
+def own_rows(name: str, phrasings: int | None = None, seed: int = 0) -> list[Row]:
+    """The rows of one of `SOURCES`, not yet spoken, in an order drawn from `seed`.
+
+    corpus       "answer": all intents, at most `phrasings` of each; answers without sound
+    answers      "read": every answer of the corpus
+    sentences    "transcribe": everyday sentences, but for those held out (WordNet's examples)
+    definitions  "read": as many more sentences for the answer voice (WordNet's definitions)
+
+    Raises OmniError: the dictionary is not installed.
+    """
+    if name == "corpus":
+        rows = [row for item in (*corpus(), unknown()) for row in _questions(item, phrasings)]
+    elif name == "answers":
+        rows = [_row("read", "nano", "MIT", item.answer, item.topic) for item in (*corpus(), unknown())]
+    elif name == "sentences":
+        rows = [_row("transcribe", "WordNet", "WordNet-3.0", text) for text in split(examples())[0]]
+    else:
+        rows = [_row("read", "WordNet", "WordNet-3.0", text) for text in split(definitions())[0]]
+    return [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
+
+
+def _questions(item: Item, phrasings: int | None) -> Iterator[Row]:
+    most = None if phrasings is None else phrasings * (UNKNOWN_TIMES if item.topic == "unknown" else 1)
+    for text in shuffled(list(item.train), 0)[:most]:
+        yield keyed(Row("", "answer", "nano", "MIT", topic=item.topic, question_text=text, answer_text=item.answer))
+
+
+def _row(task: Task, source: str, licence: str, text: str, topic: str = "") -> Row:
+    answer = text if task == "read" else ""
+    return keyed(Row("", task, source, licence, topic=topic, question_text=text, answer_text=answer))

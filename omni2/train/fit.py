@@ -1,0 +1,107 @@
+"""One run of training from a model and data to a model folder, in one process or several."""
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch.multiprocessing.spawn import spawn
+
+from omni2.audio import to_waveform
+from omni2.bundle import Bundle, save
+from omni2.errors import InputError
+from omni2.train.data.schema import Row
+from omni2.train.loop import Training, train
+from omni2.train.lora import add_lora, merge_lora
+from omni2.train.mixture import Mixture
+from omni2.train.sources import open_source
+from omni2.train.stages import KINDS, Stage
+from omni2.vision import load_picture
+
+MODEL = "model"  # the folder of the trained model within a run's
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train: the model that `begin` makes (the same in every process), on `data`, folders and hub ids of rows.
+
+    `streamed` reads the data as they come instead of holding them in memory.  `lora` is the rank of low-rank changes to
+    the blocks, 0 to train the weights themselves.
+    """
+
+    begin: Callable[[], Bundle]
+    data: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    out: Path
+    training: Training
+    streamed: bool = False
+    lora: int = 0
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """Gives rows the features they lack, by the encoders of the model in training."""
+
+    bundle: Bundle
+
+    def __call__(self, row: Row) -> Row:
+        """`row` with features of its sound and picture.  Raises InputError: a sound or picture that cannot be used."""
+        bundle = self.bundle
+        if row.question_features is None and row.question_audio is not None:
+            heard = bundle.audio_encoder.encode(to_waveform(row.question_audio), bundle.window)
+            row = replace(row, question_features=heard.cpu())
+        if row.picture_features is None and row.picture is not None and bundle.vision_encoder is not None:
+            row = replace(row, picture_features=bundle.vision_encoder.encode(load_picture(row.picture)).cpu())
+        return row
+
+
+def run(plan: Plan, processes: int = 1) -> Path:
+    """Train as planned and return the folder of the model, `plan.out`/model, which `OmniModel` loads.
+
+    A run that was killed goes on where it stopped.  One thread a process on a CPU.  Under torchrun or `accelerate
+    launch` it is one of their processes, and `processes` is ignored.
+    Raises OmniError: nothing to train on, or a model or data that cannot be loaded.
+    """
+    if processes < 1:
+        raise InputError(f"at least one process, not {processes}")
+    if processes == 1 or "WORLD_SIZE" in os.environ:
+        _work(0, plan, processes=None)
+    else:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        spawn(_work, (plan, processes, port), processes)  # type: ignore[no-untyped-call]
+    return plan.out / MODEL
+
+
+def _work(rank: int, plan: Plan, processes: int | None, port: int = 0) -> None:
+    """One process of a run; `processes` is None where others have set the environment, or it is alone."""
+    if processes is not None:
+        ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+        os.environ |= {name: str(value) for name, value in ranks.items()}
+        os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+        torch.set_num_threads(1)
+    bundle = plan.begin()
+    lm, encoders = bundle.lm, Encoders(bundle)
+    if torch.cuda.is_available():
+        for encoder in (bundle.audio_encoder, bundle.vision_encoder):
+            if encoder is not None:
+                encoder.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+    source = open_source(plan.data, plan.streamed, plan.training.seed)
+    config = lm.config
+    mixture = Mixture(source, bundle.tokenizer, lm.layout, config.audio_stride, config.block_size, encoders)
+    stages = [mixture.possible(stage if config.vision_adapter_dim else _blind(stage)) for stage in plan.stages]
+    if plan.lora:
+        add_lora(lm, plan.lora, seed=plan.training.seed)
+    train(lm, mixture, stages, plan.out, plan.training)
+    if int(os.environ.get("RANK", "0")) == 0:
+        merge_lora(lm)
+        learned = bundle.abilities.union(*(stage.abilities() for stage in stages))
+        save(replace(bundle, lm=lm.requires_grad_(False).eval(), abilities=learned), plan.out / MODEL, torch.float32)
+
+
+def _blind(stage: Stage) -> Stage:
+    """`stage` without pictures."""
+    return replace(stage, mixture={task: share for task, share in stage.mixture.items() if not KINDS[task].picture})

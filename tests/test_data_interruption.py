@@ -1,0 +1,113 @@
+"""Interruption data: labels exact to the frame, windows as their labels say, half of them orders."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from omni2.audio import SAMPLE_RATE, to_waveform
+from omni2.encoder import FRAME_RATE, SAMPLES_PER_FRAME, frames_of
+from omni2.errors import InputError
+from omni2.train.data import interruption
+from omni2.train.data.interruption import HOLD, IRQ, N_IRQ, NEAR_PHRASES, Listen, Scene, cut, draw_frame, windows
+from omni2.train.data.pipeline import make
+from omni2.train.data.sound import flac
+from omni2.train.data.store import read_rows
+
+HELD = round(HOLD * FRAME_RATE)
+
+
+@pytest.fixture
+def step(monkeypatch: pytest.MonkeyPatch) -> Listen:
+    """Orders are a tone of 1 kHz, near phrases of 3 kHz, all other speech of 300 Hz."""
+
+    def say(name: str, text: str) -> np.ndarray:
+        hertz = {"Halt.": 1000, "Malt.": 3000}.get(text, 300)
+        return (0.5 * np.sin(2 * np.pi * hertz * np.arange(9600) / SAMPLE_RATE)).astype(np.float32)
+
+    monkeypatch.setattr(interruption, "_spoken", say)
+    voices = ("hibari", "espeak-us")
+    return Listen(voices, "hibari", ("So they talk.",), ("I answer.",), ("Halt.",), ("Malt.",), snr=(30.0, 30.0))
+
+
+@pytest.mark.parametrize("end", [16_000, 16_001, 16_319, 16_320])
+def test_labels_begin_with_the_first_frame_behind_the_phrase(end: int) -> None:
+    labels = Scene(np.zeros(48_000, np.float32), 6400, end, True).labels()
+    first = -(-end // SAMPLES_PER_FRAME)
+    assert labels.shape == (150,)
+    assert first * SAMPLES_PER_FRAME >= end > (first - 1) * SAMPLES_PER_FRAME
+    assert np.flatnonzero(labels).tolist() == list(range(first, first + HELD))
+    assert not Scene(np.zeros(48_000, np.float32), 6400, end, False).labels().any()
+
+
+@pytest.mark.parametrize("situation", [*IRQ, *N_IRQ])
+def test_the_frames_of_a_situation_have_its_label(step: Listen, situation: str) -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(25):
+        text = "" if situation == "other" else "Malt." if situation == "near" else "Halt."
+        scene = step.scene("hibari", text, situation != "near", rng)
+        assert scene.wave.size <= interruption.SCENE * SAMPLE_RATE + 2
+        frame = draw_frame(scene, situation, rng)
+        assert scene.labels()[frame] == (situation in IRQ)
+        window = cut(scene, frame, 2 * SAMPLE_RATE)
+        assert window.shape == (32_000,)
+        end = (frame + 1) * SAMPLES_PER_FRAME
+        assert end <= scene.wave.size
+        np.testing.assert_array_equal(window[-min(end, 32_000) :], scene.wave[max(end - 32_000, 0) : end])
+        assert not window[: max(32_000 - end, 0)].any()
+
+
+def test_the_phrase_is_where_the_scene_says(step: Listen) -> None:
+    rng = np.random.default_rng(2)
+    starts = []
+    for _ in range(12):
+        scene = step.scene("hibari", "Halt.", True, rng)
+        inside = scene.wave[scene.start : scene.end]
+        outside = np.concatenate([scene.wave[: scene.start], scene.wave[scene.end + 8000 :]])
+        assert np.square(inside).mean() > 20 * np.square(outside).mean()
+        starts.append(scene.start / max(scene.wave.size, 1))
+    assert np.ptp(starts) > 0.3
+
+
+def test_half_are_orders_and_all_situations_occur(step: Listen, tmp_path: Path) -> None:
+    manifest = make(windows(80), tmp_path, [step], size=20)
+    assert manifest["labels"] == {"irq": 40, "n-irq": 40}
+    rows = list(read_rows(tmp_path))
+    situations = Counter(row.topic for row in rows)
+    assert situations.keys() == {*IRQ, *N_IRQ}
+    assert all((row.topic in IRQ) == (row.label == "irq") for row in rows)
+    assert all(len(to_waveform(row.question_audio)) == 32_000 for row in rows)
+    assert {row.question_text for row in rows if row.label == "irq"} == {"Halt."}
+    assert {row.question_text for row in rows if row.topic == "near"} == {"Malt."}
+    assert {(row.question_text, row.voice) for row in rows if row.topic == "other"} == {("", "")}
+    assert frames_of(32_000) == 101
+    first = rows[0]
+    again = step(next(row for row in windows(80) if row.key == first.key))
+    assert again.question_audio == first.question_audio
+    other = step(next(iter(windows(1, seed=5))))
+    assert other.question_audio != step(next(iter(windows(1)))).question_audio
+
+
+def test_near_phrases_hold_no_order_and_differ() -> None:
+    assert len(set(NEAR_PHRASES)) == len(NEAR_PHRASES) >= 25
+    for word in ("Don't stop.", "The bus stop.", "Top honey.", "Omni."):
+        assert word in NEAR_PHRASES
+    order = interruption.PHRASES[0].rstrip(".").lower()
+    assert not [text for text in NEAR_PHRASES if text.lower().rstrip(".!").replace(",", "") == order]
+
+
+def test_unusable_choices_are_refused() -> None:
+    with pytest.raises(InputError, match="kept for evaluation"):
+        Listen(("flite-kal",), "hibari", ("a",), ("b",))
+    with pytest.raises(InputError, match="need voices"):
+        Listen((), "hibari", ("a",), ("b",))
+    with pytest.raises(InputError, match="window lasts"):
+        Listen(("hibari",), "hibari", ("a",), ("b",), window=11.0)
+
+
+def test_silent_backgrounds_do_not_matter(step: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Listen, "background", lambda self, length, rng: np.zeros(length, np.float32))
+    scene = step.scene("hibari", "Halt.", True, np.random.default_rng(0))
+    assert np.isfinite(scene.wave).all()
+    assert len(flac(scene.wave, SAMPLE_RATE)) > 1000

@@ -1,0 +1,164 @@
+"""The loop: a killed run goes on as if nothing had happened, processes share the work, what is frozen stays."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from lessons import STAGES, mixture, plan, rows, toy, write
+from toys import LAYOUT, tiny_lm
+
+import omni2.train.loop as loop
+from omni2.config import Sampling
+from omni2.engine import Engine
+from omni2.errors import OmniError
+from omni2.omni import OmniModel
+from omni2.prompt import PromptBuilder
+from omni2.tokens import DelayLine
+from omni2.train.checkpoints import list_checkpoints, load_checkpoint
+from omni2.train.fit import run
+from omni2.train.loop import Training, train
+from omni2.train.samples import collate
+from omni2.train.stages import Stage
+
+
+def log(folder: Path, kind: str = "train") -> list[dict]:
+    rows = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows if row["kind"] == kind]
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The tenth step of the test never comes."""
+    taken, step = 0, loop._Run.take_step
+
+    def dies(self, *args):
+        nonlocal taken
+        taken += 1
+        if taken == 10:
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Run, "take_step", dies)
+        yield
+
+
+TRAINING = Training(batch=4, save_every=2, log_every=1, evaluate_every=3, evaluation=1)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, streamed: bool, request):
+    write(tmp_path / "data", rows(("a dog ran",)) if not streamed else with_codes())
+    options = {"streamed": streamed, "save_every": 2}
+    run(plan(tmp_path, "whole", **options))
+    request.getfixturevalue("killed")
+    with pytest.raises(KeyboardInterrupt):
+        run(plan(tmp_path, "cut", **options))
+    assert load_checkpoint(tmp_path / "cut").done == loop.Done(1, 2)
+    run(plan(tmp_path, "cut", **options))
+    assert log(tmp_path / "cut") == log(tmp_path / "whole")
+    assert len(log(tmp_path / "whole")) == 11
+    whole, cut = (OmniModel.from_pretrained(tmp_path / name / "model").bundle.lm for name in ("whole", "cut"))
+    for a, b in zip(whole.parameters(), cut.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def with_codes() -> list:
+    """Rows as streams need them: each with its own codes."""
+    made = rows(("a dog ran", "the sun set", "it rains"))
+    codes = {row.answer_text: row.answer_codes for row in made if row.task == "read"}
+    return [replace(row, answer_codes=codes.get(row.answer_text)) for row in made]
+
+
+def test_a_finished_run_does_nothing_and_keeps_few_checkpoints(tmp_path: Path):
+    train(tiny_lm(stride=2).float(), mixture(), STAGES, tmp_path, TRAINING)
+    assert len(list_checkpoints(tmp_path)) == 2
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.glob("checkpoint-*")}
+    other = tiny_lm(stride=2, seed=99).float()
+    train(other, mixture(), STAGES, tmp_path, TRAINING)
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.glob("checkpoint-*")} == before
+    assert torch.equal(other.norm.weight, load_checkpoint(tmp_path).lm["norm.weight"])
+
+
+def test_a_run_tells_its_losses(tmp_path: Path):
+    mix = mixture(("a dog ran", "the sun set", "it rains now"), one_in=2)
+    train(tiny_lm(stride=2).float(), mix, STAGES, tmp_path, TRAINING)
+    taken, unseen = log(tmp_path), log(tmp_path, "held_out")
+    assert [row["total"] for row in taken] == list(range(11))
+    assert [row["name"] for row in taken] == ["one"] * 6 + ["two"] * 5
+    assert taken[0].keys() >= {"text", "audio", "heard", "norm", "rate", *(f"audio_{i}" for i in range(7))}
+    assert [row["step"] for row in unseen if row["name"] == "one"] == [2, 5]
+    assert (tmp_path / "losses.png").read_bytes()[:4] == b"\x89PNG"
+    assert list(tmp_path.rglob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize(
+    ("trains", "changed"), [("adapters", {"audio_adapter"}), ("lm", {"embedding", "blocks", "norm"})]
+)
+def test_only_the_chosen_weights_learn(tmp_path: Path, trains: str, changed: set[str]):
+    lm, fresh = tiny_lm(stride=2).float(), tiny_lm(stride=2).float()
+    stage = Stage("s", {"A1T2": 1.0}, steps=3, learning_rate=1e-2, warmup=1, trains=trains)
+    train(lm, mixture(), [stage], tmp_path, TRAINING)
+    pairs = zip(lm.named_parameters(), fresh.parameters(), strict=True)
+    assert {name.split(".")[0] for (name, a), b in pairs if not torch.equal(a, b)} == changed
+
+
+def test_two_parts_one_after_the_other_are_one_batch_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    mix, stage = mixture(("a dog ran",)), STAGES[0]
+    train(toy().lm, mix, [stage], tmp_path / "two", replace(TRAINING, parts=2))
+
+    def both(self, step: int):
+        drawn = [mix.batches(stage, 4, step - step % loop.GROUP, 0, part, loop.GROUP) for part in (0, 1)]
+        return collate([*drawn[0][step % loop.GROUP], *drawn[1][step % loop.GROUP]], LAYOUT)
+
+    monkeypatch.setattr(loop.Feed, "batch", both)
+    train(toy().lm, mix, [stage], tmp_path / "one", TRAINING)
+    one, two = log(tmp_path / "one"), log(tmp_path / "two")
+    assert len(one) == len(two) == stage.steps
+    for a, b in zip(one, two, strict=True):
+        for name in ("text", "heard", "norm"):
+            assert a[name] == pytest.approx(b[name], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharded", [False, True])
+def test_two_processes_learn_as_one(tmp_path: Path, sharded: bool):
+    write(tmp_path / "data", rows(("a dog ran",)))
+    run(plan(tmp_path, "one", parts=2))
+    run(plan(tmp_path, "two", parts=2, sharded=sharded), processes=2)
+    one, two = log(tmp_path / "one"), log(tmp_path / "two")
+    assert len(one) == len(two) == 11
+    for a, b in zip(one, two, strict=True):
+        assert a["text"] == pytest.approx(b["text"], abs=1e-3)
+        assert a["audio"] == pytest.approx(b["audio"], abs=1e-3)
+        assert a["norm"] == pytest.approx(b["norm"], rel=1e-3)
+    models = [OmniModel.from_pretrained(tmp_path / name / "model").bundle.lm for name in ("one", "two")]
+    for a, b in zip(*(lm.parameters() for lm in models), strict=True):
+        assert torch.allclose(a, b, atol=1e-3)
+
+
+def test_parts_are_shared_out_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loop.Accelerator, "num_processes", 2)
+    with pytest.raises(OmniError, match="3 parts cannot be shared out evenly to 2 processes"):
+        train(tiny_lm().float(), mixture(), STAGES, tmp_path, Training(parts=3))
+
+
+def test_a_toy_learns_to_answer(tmp_path: Path):
+    mix, lm = mixture(), tiny_lm(stride=2).float()
+    torch.manual_seed(0)
+    for weight in lm.parameters():
+        torch.nn.init.normal_(weight, std=0.1) if weight.ndim > 1 else torch.nn.init.ones_(weight)
+    stage = Stage("all", {"A1T2": 1.0, "T1A2": 1.0}, steps=400, learning_rate=5e-3, warmup=10, masked=0, loose=0)
+    train(lm, mix, [stage], tmp_path, Training(batch=16, save_every=1000, evaluate_every=1000))
+    engine, builder = Engine(lm.eval()), PromptBuilder(LAYOUT, 2)
+    for row in [r for r in mix.source.rows if r.task == "answer" and r.topic != "unknown"][::2]:
+        steps = list(engine.submit(builder.spoken(row.question_features.float(), "text"), Sampling(max_tokens=60)))
+        assert [s.text for s in steps] == [*mix.encode(row.answer_text), LAYOUT.eot]
+        line = DelayLine()
+        spoken = engine.submit(builder.typed(mix.encode(row.question_text), "speech"), Sampling(max_tokens=60))
+        made = [line.push(s.codes) for s in spoken if s.codes is not None]
+        codes = mix.source.codes[row.answer_text]
+        assert [f for f in made if f and LAYOUT.is_frame(f)] == [tuple(f) for f in codes.tolist()]

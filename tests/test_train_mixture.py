@@ -1,0 +1,172 @@
+"""What is drawn: the shares of tasks, answers drawn evenly, held-out texts never, streams that go on."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lessons import STAGES, mixture, rows, write
+from toys import HEARD, LAYOUT, SEEN, tiny_tokenizer
+
+from omni2.errors import OmniError
+from omni2.prompt import PromptBuilder
+from omni2.tokens import LAYERS, TEXT_LAYER
+from omni2.train.data.schema import Row, keyed
+from omni2.train.mixture import Mixture, loosened, masked
+from omni2.train.samples import IGNORE
+from omni2.train.sources import Pool, Stream, is_held_out
+from omni2.train.stages import KINDS, Stage
+
+PLAIN = Stage("plain", {"A1T2": 1.0}, 1, 1e-3, masked=0.0, loose=0.0)
+
+
+def drawn(mix: Mixture, stage: Stage, n: int = 300) -> list:
+    rng = np.random.default_rng(0)
+    return [mix.draw(stage, rng) for _ in range(n)]
+
+
+def said(sample) -> tuple[int, ...]:
+    return tuple(token for token in sample.targets[TEXT_LAYER].tolist() if token != IGNORE)
+
+
+def test_everyday_sentences_are_transcribed_and_out_of_scope():
+    mix = mixture(("a dog ran", "the sun set"))
+    spoken = {tuple(mix.encode(text)) for text in ("a dog ran", "the sun set")}
+    share = np.mean([s.heard in spoken for s in drawn(mix, Stage("s", {"A1T1": 1.0}, 1, 1e-3, sentences=0.5))])
+    assert 0.4 < share < 0.65
+    answers = {said(s) for s in drawn(mix, Stage("s", {"A1T2": 1.0}, 1, 1e-3)) if s.heard in spoken}
+    assert answers == {(*mix.encode("no"), LAYOUT.eot)}
+
+
+def test_answers_are_drawn_evenly_however_many_questions_they_have():
+    many = [
+        keyed(Row("", "answer", "toy", "MIT", question_text=f"{i}", answer_text="often" if i else "once"))
+        for i in range(40)
+    ]
+    mix = Mixture(Pool(many, 0), tiny_tokenizer(), LAYOUT, 1, 64)
+    counts = Counter(said(s) for s in drawn(mix, Stage("s", {"T1T2": 1.0}, 1, 1e-3)))
+    assert all(100 < n < 200 for n in counts.values())
+
+
+def test_every_task_says_what_it_has_to():
+    mix, rng = mixture(seen=SEEN, listens=True), np.random.default_rng(0)
+    build = PromptBuilder(LAYOUT, 2)
+    for task, kind in KINDS.items():
+        row = mix.source.draw(kind, PLAIN, rng)
+        sample = mix.sample(task, row, PLAIN, rng)
+        assert {span.modality for span in sample.prompt.spans} == ({"audio"} if kind.asked == "sound" else set()) | (
+            {"image"} if kind.picture else set()
+        )
+        answer = row.answer_text if task != "A1T1" else row.question_text
+        ids = mix.encode(answer) if task != "listen" else [LAYOUT.irq if row.label == "irq" else LAYOUT.n_irq]
+        assert said(sample) == (*ids, LAYOUT.eot)
+        assert (sample.targets[0] != IGNORE).any() == (kind.reply == "speech")
+        assert sample.prompt.audio_out == (kind.reply == "speech")
+    heard = torch.zeros(7, HEARD)
+    listening, transcription = build.listening(heard), build.transcription(heard)
+    assert listening.ids.shape == transcription.ids.shape
+    assert (listening.ids != transcription.ids).nonzero().tolist() == [[TEXT_LAYER, len(listening) - 1]]
+    assert listening.ids[TEXT_LAYER, -1] == LAYOUT.listen
+    assert not listening.audio_out
+
+
+def test_both_labels_are_drawn_alike():
+    mix = mixture(listens=True)
+    labels = Counter(said(s)[0] for s in drawn(mix, Stage("s", {"listen": 1.0}, 1, 1e-3)))
+    assert {*labels} == {LAYOUT.irq, LAYOUT.n_irq}
+    assert min(labels.values()) > 100
+
+
+def test_tasks_without_rows_are_left_out():
+    stage = Stage("s", {"A1T2": 0.5, "VT2": 0.3, "listen": 0.2}, 1, 1e-3)
+    assert {*mixture().possible(stage).mixture} == {"A1T2"}
+    with pytest.raises(OmniError, match="no rows for the stage 's'"):
+        mixture().possible(Stage("s", {"VT2": 1.0}, 1, 1e-3))
+    assert not mixture().possible(Stage("s", {"VT2": 1.0}, 0, 1e-3)).mixture
+
+
+def test_what_is_too_long_is_never_drawn():
+    tight = mixture()
+    tight.block_size = 14
+    stage = Stage("s", {"A1T2": 1.0, "A1A2": 1.0}, 1, 1e-3)
+    assert all(len(s) <= 14 for s in drawn(tight, stage, 50))
+    tight.block_size = 5
+    with pytest.raises(OmniError, match="longer than the 5 positions"):
+        drawn(tight, stage, 1)
+
+
+def test_rows_without_features_say_what_to_do():
+    row = replace(rows()[0], question_features=None, question_audio=b"sound")
+    with pytest.raises(OmniError, match="no encoder features"):
+        mixture().sample("A1T2", row, PLAIN, np.random.default_rng(0))
+    encoded = Mixture(
+        Pool([row], 0), tiny_tokenizer(), LAYOUT, 2, 128, lambda r: replace(r, question_features=torch.ones(9, HEARD))
+    )
+    assert drawn(encoded, PLAIN, 1)[0].prompt.spans[0].features.shape == (9, HEARD)
+
+
+def texts(n: int) -> list[Row]:
+    return [keyed(Row("", "answer", "toy", "MIT", question_text=f"question {i}", answer_text=f"{i}")) for i in range(n)]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_held_out_texts_are_never_drawn(tmp_path: Path, streamed: bool):
+    made = texts(200)
+    out = {row.answer_text for row in made if is_held_out(vars(row))}
+    assert 0 < len(out) < 12
+    source = Stream([write(tmp_path / "data", made)], 0) if streamed else Pool(made)
+    kind, rng = KINDS["T1T2"], np.random.default_rng(0)
+    assert {source.draw(kind, PLAIN, rng).answer_text for _ in range(1000)}.isdisjoint(out)
+    unseen = source.held_out()
+    assert {unseen.draw(kind, PLAIN, rng).answer_text for _ in range(100)} == out
+
+
+def test_a_stream_goes_on_where_it_stood_and_turns_in_another_order(tmp_path: Path):
+    folder = write(tmp_path / "data", texts(30))
+    kind, rng = KINDS["T1T2"], np.random.default_rng(0)
+    whole = Stream([folder], 5)
+    order = [whole.draw(kind, PLAIN, rng).answer_text for _ in range(80)]
+    used = {row.answer_text for row in texts(30) if not is_held_out(vars(row))}
+    n = len(used)
+    assert {*order[:n]} == {*order[n : 2 * n]} == used
+    assert order[:n] != order[n : 2 * n]
+    cut = Stream([folder], 5)
+    for _ in range(n + 7):
+        cut.draw(kind, PLAIN, rng)
+    again = Stream([folder], 5)
+    again.restore(cut.place())
+    assert [again.draw(kind, PLAIN, rng).answer_text for _ in range(20)] == order[n + 7 : n + 27]
+    halves = [Stream([folder], 5).split(part, 2) for part in range(2)]
+    shares = [{half.draw(kind, PLAIN, rng).answer_text for _ in range(10)} for half in halves]
+    assert shares[0].isdisjoint(shares[1]), "in one turn no row is read by both"
+
+
+def test_a_stream_without_such_rows_says_so(tmp_path: Path):
+    stream = Stream([write(tmp_path / "data", texts(4))], 0)
+    assert stream.serves(KINDS["T1T2"])
+    assert not stream.serves(KINDS["listen"])
+    with pytest.raises(OmniError, match="no rows of 'answer' can be used"):
+        stream.draw(KINDS["A1A2"], PLAIN, np.random.default_rng(0))
+
+
+def test_masking_and_loosening_keep_what_matters():
+    rng = np.random.default_rng(1)
+    features = torch.ones(60, HEARD)
+    for _ in range(30):
+        out = masked(features, 0.4, rng)
+        assert out.shape == features.shape
+        assert (out.mean(1) < 0.5).sum() <= 16
+        text = loosened("What is the capital of France?", 0.5, rng)
+        assert "capital" in text.lower()
+        assert "france" in text.lower()
+    assert masked(features, 0.0, rng) is features
+    assert loosened("What is the capital?", 0.0, rng) == "What is the capital?"
+
+
+def test_every_part_draws_its_own_samples_and_layers_are_whole():
+    mix = mixture()
+    one, two = (mix.batches(STAGES[0], 4, 0, 0, part, 2) for part in (0, 1))
+    assert all(s.targets.shape[0] == LAYERS for batch in one for s in batch)
+    assert any(len(a) != len(b) for x, y in zip(one, two, strict=True) for a, b in zip(x, y, strict=True))
