@@ -16,6 +16,7 @@ from torch import nn
 from omni2.bundle import Bundle, load, save
 from omni2.codec.istft import IstftCodec, IstftConfig
 from omni2.config import ModelConfig
+from omni2.efficientnet import EfficientNet
 from omni2.errors import OmniError
 from omni2.hub import load_bundle
 from omni2.model import OmniLM
@@ -136,9 +137,9 @@ def begin(shop: Workshop, start: str = "", vision: str = "") -> Bundle:
     return replace(bundle, lm=see_through(bundle.lm, eyes), vision_encoder=eyes)
 
 
-def see_through(lm: OmniLM, eyes: VisionEncoder) -> OmniLM:
+def see_through(lm: OmniLM, eyes: VisionEncoder | EfficientNet) -> OmniLM:
     """`lm` with an adapter for features of `eyes`; a fitting one it has is kept."""
-    width = eyes.proj.shape[1]
+    width = eyes.out_width
     if lm.config.vision_adapter_dim == width:
         return lm
     seeing = new_lm(replace(lm.config, vision_adapter_dim=width), lm.layout)

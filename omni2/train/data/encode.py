@@ -11,6 +11,7 @@ from torch import Tensor
 from omni2.audio import to_waveform
 from omni2.codec import Codec
 from omni2.codec.istft import IstftCodec, IstftConfig
+from omni2.efficientnet import EfficientNet
 from omni2.encoder import AudioEncoder, Window
 from omni2.errors import InputError
 from omni2.hub import load_bundle
@@ -29,7 +30,7 @@ class Parts:
 
     audio_encoder: AudioEncoder
     window: Window
-    vision_encoder: VisionEncoder | None
+    vision_encoder: VisionEncoder | EfficientNet | None
     codec: Codec | None
 
 
