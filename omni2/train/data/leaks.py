@@ -17,7 +17,8 @@ from omni2.train.data.store import digest, read_manifest, read_rows, shards
 from omni2.train.data.voices import RESERVED
 
 SHOWN = 5  # findings in an error message
-EVALUATION = Path(__file__).parents[2] / "eval"  # bundled recordings and pictures lie among its files
+PACKAGE = Path(__file__).parents[2]
+EVALUATION = (PACKAGE / "eval", PACKAGE / "assets" / "drawings")  # bundled recordings and pictures
 CODE = {".py", ".pyc", ".json", ".md"}
 
 
@@ -31,7 +32,7 @@ class Guard:
         missing = [str(path) for path in files if not path.exists()]
         if missing:
             raise OmniError(f"{missing[0]} does not exist; give the files and folders kept for evaluation")
-        self.hashes = {digest(path) for folder in (EVALUATION, *files) for path in _files(folder)}
+        self.hashes = {digest(path) for folder in (*EVALUATION, *files) for path in _files(folder)}
 
     def reason(self, row: Row) -> str:
         """Why `row` belongs to evaluation, "" if it does not."""
