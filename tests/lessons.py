@@ -96,6 +96,6 @@ def toy() -> Bundle:
 def plan(folder: Path, out: str, stages: tuple[Stage, ...] = STAGES, **options: object) -> Plan:
     """A run on `folder`/data."""
     begin: Callable[[], Bundle] = options.pop("begin", toy)
-    training = Training(batch=4, save_every=4, log_every=1, evaluate_every=4, evaluation=1)
+    training = Training(batch=4, save_every=4, log_every=1, evaluate_every=4, evaluation=1, bfloat16=False)
     chosen = {name: options.pop(name) for name in ("streamed", "lora") if name in options}
     return Plan(begin, (str(folder / "data"),), stages, folder / out, replace(training, **options), **chosen)

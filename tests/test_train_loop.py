@@ -46,7 +46,7 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-TRAINING = Training(batch=4, save_every=2, log_every=1, evaluate_every=3, evaluation=1)
+TRAINING = Training(batch=4, save_every=2, log_every=1, evaluate_every=3, evaluation=1, bfloat16=False)
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -152,7 +152,7 @@ def test_a_toy_learns_to_answer(tmp_path: Path):
     for weight in lm.parameters():
         torch.nn.init.normal_(weight, std=0.1) if weight.ndim > 1 else torch.nn.init.ones_(weight)
     stage = Stage("all", {"A1T2": 1.0, "T1A2": 1.0}, steps=400, learning_rate=5e-3, warmup=10, masked=0, loose=0)
-    train(lm, mix, [stage], tmp_path, Training(batch=16, save_every=1000, evaluate_every=1000))
+    train(lm, mix, [stage], tmp_path, Training(batch=16, save_every=1000, evaluate_every=1000, bfloat16=False))
     engine, builder = Engine(lm.eval()), PromptBuilder(LAYOUT, 2)
     for row in [r for r in mix.source.rows if r.task == "answer" and r.topic != "unknown"][::2]:
         steps = list(engine.submit(builder.spoken(row.question_features.float(), "text"), Sampling(max_tokens=60)))

@@ -44,7 +44,7 @@ class Training:
     A step takes `parts` batches of `batch` samples, whatever the number of processes: each takes its share of them one
     after the other and adds the gradients up.  So a run's results do not depend on how many processes made it.
     Every `evaluate_every` steps the loss on `evaluation` held-out batches is taken, for each part.  `sharded` spreads
-    weights and optimiser over the processes (FSDP2) instead of copying them.
+    weights and optimiser over the processes (FSDP2) instead of copying them.  `bfloat16` None is where it is fast.
     """
 
     batch: int = 32
@@ -58,6 +58,7 @@ class Training:
     evaluation: int = 4
     keep: int = 2
     sharded: bool = False
+    bfloat16: bool | None = None
 
 
 class Feed:
@@ -103,9 +104,11 @@ def train(lm: OmniLM, mixture: Mixture, stages: Sequence[Stage], folder: Path, t
     Raises OmniError: no data for a stage, or parts that cannot be shared out among the processes.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    bfloat16 = fast_bfloat16(device) if training.bfloat16 is None else training.bfloat16
     accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),
-        mixed_precision="bf16" if fast_bfloat16() else "no",
+        cpu=device == "cpu",
+        mixed_precision="bf16" if bfloat16 else "no",
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         log_with="tensorboard",
         project_dir=folder,
