@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 from pages import chromium, needs_chromium, opened, write_camera, write_microphone
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright
 from programs import ANSWER, CAPITAL, heard_out, live_frame, loudest, program
 from serving import ROOT, running
 
@@ -34,12 +34,6 @@ def page_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page with its own server inside."""
     with program(sys.executable, APP, log=tmp_path_factory.mktemp("page") / "log", API_URL="") as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Playwright]:
-    with sync_playwright() as driver:
-        yield driver
 
 
 @pytest.fixture(scope="module")

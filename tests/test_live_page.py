@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from pages import Tape, chromium, needs_chromium, opened, sync_playwright, write_camera, write_microphone
+from pages import Tape, chromium, needs_chromium, opened, write_camera, write_microphone
 from serving import process, running
 
 from omni2.hub import NANO_FOLDER
@@ -38,12 +38,6 @@ def nano() -> OmniModel:
 def server(nano: OmniModel) -> Iterator[str]:
     with running(nano) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Playwright]:
-    with sync_playwright() as driver:
-        yield driver
 
 
 @pytest.fixture(scope="module")

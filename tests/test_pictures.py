@@ -196,31 +196,16 @@ def test_imagined_features_have_the_statistics_of_pictures() -> None:
     assert torch.equal(real.classifier(patches.mean(1)).argmax(1), targets)
 
 
-@pytest.fixture
-def small_shards(lite: Lite, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "SIZE", 4)
-    monkeypatch.setattr(pictures, "load_lite", lambda: lite)
+def test_a_quarter_of_the_pictures_is_imagined_and_all_depend_on_the_seed(
+    lite: Lite, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pictures, "draw_any", lambda rng: (Image.fromarray(photo(rng.integers(99))), RED))
-
-
-@pytest.mark.usefixtures("small_shards")
-def test_shards_are_made_once_and_again_when_lost(tmp_path: Path) -> None:
-    pictures.build_pictures(tmp_path, 7)
-    seen = pictures.read_pictures(tmp_path)
-    assert [s.features.shape for s in seen] == [(50, 1280)] * 8
-    assert sum(s.scene == RED for s in seen) == 6
-    assert {s.features.dtype for s in seen} == {torch.float16}
-    files = sorted(tmp_path.iterdir())
-    kept, lost = files[0].stat().st_mtime_ns, files[1].read_bytes()
-    files[1].unlink()
-    pictures.build_pictures(tmp_path, 8)
-    assert (files[0].stat().st_mtime_ns, files[1].read_bytes()) == (kept, lost)
-    assert sorted(tmp_path.iterdir()) == files
-
-
-def test_an_empty_folder_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(OmniError, match="omni2 data pictures"):
-        pictures.read_pictures(tmp_path)
+    features, scenes = pictures.pictures(lite, 8, RNG(0))
+    assert features.shape == (8, 50, 1280)
+    assert [scene == RED for scene in scenes] == [True] * 6 + [False] * 2
+    again, other = (pictures.pictures(lite, 8, RNG(seed))[0] for seed in (0, 1))
+    assert torch.equal(features, again)
+    assert not torch.equal(features, other)
 
 
 @pytest.mark.parametrize(

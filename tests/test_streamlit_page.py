@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from pages import chromium, needs_chromium, write_camera, write_microphone
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright
 from programs import ANSWER, CAPITAL, heard_out, live_frame, loudest, program
 from serving import ROOT, running, wav_bytes
 from streamlit.testing.v1 import AppTest
@@ -104,12 +104,6 @@ def page_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         program(*command, log=log, API_URL=f"{server}/chat") as address,
     ):
         yield address
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Playwright]:
-    with sync_playwright() as driver:
-        yield driver
 
 
 @pytest.fixture(scope="module")
