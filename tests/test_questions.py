@@ -1,18 +1,23 @@
 """The text corpus of the embedded model."""
 
+import re
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from omni2.train.data import questions
-from omni2.train.data.questions import UNKNOWN, Item, check, corpus, normalise, unknown
+from omni2.train.data.questions import FIRST, UNKNOWN, Item, check, corpus, normalise, unknown
 
 NUMBERS = {
     "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
     "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17,
-    "eighteen": 18, "twenty": 20, "twenty five": 25,
+    "eighteen": 18, "nineteen": 19, "zero": 0,
 }  # fmt: skip
+TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety", "one hundred")
+NUMBERS |= {word: 10 * ten for ten, word in enumerate(TENS, 2)}
+NUMBERS |= {f"{ten} {word}": NUMBERS[ten] + NUMBERS[word] for ten in TENS[:8] for word in list(NUMBERS)[:9]}
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +30,46 @@ def test_corpus_holds_every_rule(items: list[Item]) -> None:
 
 
 def test_sizes(items: list[Item]) -> None:
-    assert len(items) >= 300
+    assert len(items) >= 1500
     assert len({item.answer for item in items}) == len(items)
-    assert len({item.topic for item in items}) >= 6
+    assert len({item.topic for item in items}) >= 12
     assert all(len(item.train) >= 8 and len(item.test) >= 3 for item in items)
     assert Counter(item.topic for item in items).keys() == set(questions.TOPICS)
+
+
+def test_first_scope_is_part_of_the_whole(items: list[Item]) -> None:
+    first = corpus(FIRST)
+    assert len(first) == 340
+    assert items[:340] == first
+
+
+@pytest.mark.parametrize(
+    ("answer", "asked"),
+    [
+        ("Austin is the capital of Texas.", "Which city is Texas's capital?"),
+        ("The Netherlands are in Europe.", "Where are the Netherlands?"),
+        ("In Brazil, people speak Portuguese.", "What language do people speak in Brazil?"),
+        ("The plural of mouse is mice.", "What is the plural of mouse?"),
+        ("The past of go is went.", "What is the past tense of go?"),
+        ("An eagle is a bird.", "What kind of animal is an eagle?"),
+        ("Raisins are made of dried grapes.", "What are raisins made of?"),
+        ("Coconuts come from palm trees.", "Where do coconuts come from?"),
+        ("Homer wrote the Odyssey.", "Who wrote the Odyssey?"),
+        ("January comes after December.", "Which month comes after December?"),
+    ],
+)
+def test_templates_are_filled(items: list[Item], answer: str, asked: str) -> None:
+    found = {item.answer: (*item.train, *item.test) for item in items}
+    assert asked in found[answer]
+
+
+def test_articles_fit_their_words(items: list[Item]) -> None:
+    otherwise = ("hour", "honor", "honest", "uni", "one", "euro")  # spelled with a vowel or not, spoken the other way
+    for item in items:
+        for sentence in (item.answer, *item.train[:12], *item.test):
+            for article, word in pairwise(normalise(sentence).split()):
+                if article in ("a", "an") and not word.startswith(otherwise) and len(word) > 1:
+                    assert (article == "an") == (word[0] in "aeiou"), sentence
 
 
 def test_order_is_the_same_each_time(items: list[Item]) -> None:
@@ -49,19 +89,34 @@ def test_unknown_is_wide_and_out_of_scope(items: list[Item]) -> None:
     assert other.answer == UNKNOWN
     assert other.topic == "unknown"
     assert len({normalise(q) for q in other.train}) >= 700
-    assert len({normalise(q) for q in other.test}) >= 100
+    assert len({normalise(q) for q in other.test}) >= 150
     in_scope = {normalise(q) for item in items for q in (*item.train, *item.test)}
     assert not in_scope & {normalise(q) for q in (*other.train, *other.test)}
 
 
 def test_sums_are_right(items: list[Item]) -> None:
     operations = {"plus": int.__add__, "minus": int.__sub__, "times": int.__mul__}
-    sums = [item.answer for item in items if item.topic == "arithmetic"]
-    assert len(sums) >= 90
-    for answer in sums:
-        left, result = answer.lower().rstrip(".").split(" is ")
-        first, operation, second = left.split()
-        assert operations[operation](NUMBERS[first], NUMBERS[second]) == NUMBERS[result], answer
+    operations |= {"divided by": int.__floordiv__}
+    pattern = re.compile(rf"(.+) ({'|'.join(operations)}) (.+) is (.+)")
+    sums = [item.answer.lower().rstrip(".") for item in items if item.topic in ("arithmetic", "sums")]
+    parts = [found.groups() for answer in sums if (found := pattern.fullmatch(answer))]
+    assert len(parts) >= 150
+    for first, operation, second, result in parts:
+        assert operations[operation](NUMBERS[first], NUMBERS[second]) == NUMBERS[result], (first, operation, second)
+
+
+def test_halves_doubles_and_neighbours_are_right(items: list[Item]) -> None:
+    rules = {"half of (.+) is (.+)": (0, 2), "twice (.+) is (.+)": (0, 0.5), "(.+) comes after (.+)": (-1, 1)}
+    rules |= {"(.+) comes before (.+)": (1, 1)}
+    checked = 0
+    for item in items:
+        for pattern, (shift, factor) in rules.items():
+            found = re.fullmatch(pattern, item.answer.lower().rstrip("."))
+            if item.topic in ("sums", "counting") and found:
+                first, second = (NUMBERS[word] for word in found.groups())
+                assert first + shift == factor * second, item.answer
+                checked += 1
+    assert checked >= 50
 
 
 def test_sums_are_asked_both_ways(items: list[Item]) -> None:
