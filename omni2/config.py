@@ -10,6 +10,8 @@ class ModelConfig:
     """Sizes of an `OmniLM`; the names are those of the released `model_config.yaml`.
 
     `audio_stride` neighbouring encoder frames make one position of the prompt (1 in the released models).
+    `text_lead` is how many steps a word is written before its sound begins, in models whose text keeps pace with the
+    speech, in one row; with 0 the text runs ahead, a token a step, in a row of its own (the released models).
     `vision_adapter_dim` is 0 for a model without pictures.
     """
 
@@ -24,11 +26,16 @@ class ModelConfig:
     vision_adapter_dim: int = 0
     adapter_size: int = 0
     audio_stride: int = 1
+    text_lead: int = 0
     norm_eps: float = 1e-6
     rope_base: float = 1_000_000.0
 
     def __post_init__(self) -> None:
-        if self.n_head % self.n_query_groups or self.head_size % 2 or min(self.n_layer, self.audio_stride) < 1:
+        if (
+            self.n_head % self.n_query_groups
+            or self.head_size % 2
+            or min(self.n_layer, self.audio_stride, self.text_lead + 1) < 1
+        ):
             raise ValueError(f"impossible sizes: {self}")
 
 

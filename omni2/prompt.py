@@ -40,10 +40,13 @@ class Prompt:
 
 
 class PromptBuilder:
-    """Builders for one layout; `audio_stride` encoder frames make one position."""
+    """Builders for one layout; `audio_stride` encoder frames make one position.
 
-    def __init__(self, layout: TokenLayout, audio_stride: int = 1) -> None:
-        self.layout, self.stride = layout, audio_stride
+    With `text_lead` the text keeps pace with the speech and no prompt is paired (see `ModelConfig`).
+    """
+
+    def __init__(self, layout: TokenLayout, audio_stride: int = 1, text_lead: int = 0) -> None:
+        self.layout, self.stride, self.paced = layout, audio_stride, text_lead > 0
 
     def spoken(self, audio: Tensor, reply: Reply = "speech", paired: bool = True) -> Prompt:
         """Encoder features (T, width) of a spoken question → spoken (A1A2) or text (A1T2) answer."""
@@ -120,4 +123,4 @@ class PromptBuilder:
         audio_row = [*audio_row, self.layout.answer_audio if speech else self.layout.pad_audio]
         ids = torch.tensor([audio_row] * AUDIO_LAYERS + [[*text_row, marker]])
         assert ids.shape[0] == LAYERS
-        return Prompt(ids, spans, speech, speech and paired)
+        return Prompt(ids, spans, speech, speech and paired and not self.paced)

@@ -20,6 +20,8 @@ from omni2.train.stages import Stage
 
 datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0  # five seconds at the end of every stream
 
+CONFIG = tiny_lm(block_size=128, stride=2).config
+FRAME_RATE = 24_000 / 2048
 QUESTIONS = {"the cat": ("what is it", "who is it"), "paris": ("capital", "the capital")}
 
 
@@ -70,7 +72,7 @@ def rows(sentences: tuple[str, ...] = (), heard: int = HEARD, seen: int = 0, lis
 
 def mixture(sentences: tuple[str, ...] = (), one_in: int = 0, **more: object) -> Mixture:
     """All of `rows` in memory; prompts of the toy with two frames a position."""
-    return Mixture(Pool(rows(sentences, **more), one_in), tiny_tokenizer(), LAYOUT, 2, 128)
+    return Mixture(Pool(rows(sentences, **more), one_in), tiny_tokenizer(), LAYOUT, CONFIG, FRAME_RATE)
 
 
 def write(folder: Path, made: list[Row], shards: int = 2) -> str:

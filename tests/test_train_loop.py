@@ -146,19 +146,23 @@ def test_parts_are_shared_out_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyP
         train(tiny_lm().float(), mixture(), STAGES, tmp_path, Training(parts=3))
 
 
-def test_a_toy_learns_to_answer(tmp_path: Path):
+@pytest.mark.parametrize("lead", [0, 2])
+def test_a_toy_learns_to_answer(tmp_path: Path, lead: int):
     mix, lm = mixture(), tiny_lm(stride=2).float()
+    mix.config = replace(mix.config, text_lead=lead)
     torch.manual_seed(0)
     for weight in lm.parameters():
         torch.nn.init.normal_(weight, std=0.1) if weight.ndim > 1 else torch.nn.init.ones_(weight)
     stage = Stage("all", {"A1T2": 1.0, "T1A2": 1.0}, steps=400, learning_rate=5e-3, warmup=10, masked=0, loose=0)
     train(lm, mix, [stage], tmp_path, Training(batch=16, save_every=1000, evaluate_every=1000, bfloat16=False))
-    engine, builder = Engine(lm.eval()), PromptBuilder(LAYOUT, 2)
+    engine, builder = Engine(lm.eval()), PromptBuilder(LAYOUT, 2, lead)
     for row in [r for r in mix.source.rows if r.task == "answer" and r.topic != "unknown"][::2]:
         steps = list(engine.submit(builder.spoken(row.question_features.float(), "text"), Sampling(max_tokens=60)))
         assert [s.text for s in steps] == [*mix.encode(row.answer_text), LAYOUT.eot]
         line = DelayLine()
-        spoken = engine.submit(builder.typed(mix.encode(row.question_text), "speech"), Sampling(max_tokens=60))
+        spoken = list(engine.submit(builder.typed(mix.encode(row.question_text), "speech"), Sampling(max_tokens=60)))
         made = [line.push(s.codes) for s in spoken if s.codes is not None]
-        codes = mix.source.codes[row.answer_text]
+        said = [s.text for s in spoken if s.text is not None and s.text != LAYOUT.pad_text]
+        assert said == [*mix.encode(row.answer_text), LAYOUT.eot]
+        codes = mix.source.spoken[row.answer_text].answer_codes
         assert [f for f in made if f and LAYOUT.is_frame(f)] == [tuple(f) for f in codes.tolist()]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lessons import STAGES, mixture, rows, write
+from lessons import CONFIG, FRAME_RATE, STAGES, frames, mixture, rows, write
 from toys import HEARD, LAYOUT, SEEN, tiny_tokenizer
 
 from omni2.errors import OmniError
@@ -15,7 +15,7 @@ from omni2.prompt import PromptBuilder
 from omni2.tokens import LAYERS, TEXT_LAYER
 from omni2.train.data.schema import Row, keyed
 from omni2.train.mixture import Mixture, loosened, masked
-from omni2.train.samples import IGNORE
+from omni2.train.samples import IGNORE, paced
 from omni2.train.sources import Pool, Stream, is_held_out
 from omni2.train.stages import KINDS, Stage
 
@@ -45,7 +45,7 @@ def test_answers_are_drawn_evenly_however_many_questions_they_have():
         keyed(Row("", "answer", "toy", "MIT", question_text=f"{i}", answer_text="often" if i else "once"))
         for i in range(40)
     ]
-    mix = Mixture(Pool(many, 0), tiny_tokenizer(), LAYOUT, 1, 64)
+    mix = Mixture(Pool(many, 0), tiny_tokenizer(), LAYOUT, CONFIG, FRAME_RATE)
     counts = Counter(said(s) for s in drawn(mix, Stage("s", {"T1T2": 1.0}, 1, 1e-3)))
     assert all(100 < n < 200 for n in counts.values())
 
@@ -72,6 +72,29 @@ def test_every_task_says_what_it_has_to():
     assert not listening.audio_out
 
 
+def test_words_are_put_where_the_voice_says_them():
+    config = replace(CONFIG, text_lead=2)
+    mix = Mixture(Pool(rows(), 0), tiny_tokenizer(), LAYOUT, config, 10.0)
+    row = Row(
+        "k", "read", "toy", "MIT", answer_text="a dog ran", answer_codes=frames(20), answer_starts=(0.1, 0.9, 1.5)
+    )
+    text = mix.sample("T1A1", row, PLAIN, np.random.default_rng(0)).targets[TEXT_LAYER]
+    encoded = tiny_tokenizer().encode("a dog ran")
+    second = next(i for i, (_, end) in enumerate(encoded.offsets) if end > 2)
+    emitted = ((text >= 0) & (text < LAYOUT.text_ids)).nonzero().flatten().tolist()
+    assert text[emitted].tolist() == encoded.ids
+    assert emitted[0] == 0
+    assert emitted[second] == 7  # 0.9 s is frame 9
+    assert text[emitted[-1] + 1] == LAYOUT.eot
+    assert set(text[: emitted[-1]].tolist()) - set(encoded.ids) == {LAYOUT.pad_text}
+    guessed = mix.sample("T1A1", replace(row, answer_starts=None), PLAIN, np.random.default_rng(0)).targets[TEXT_LAYER]
+    assert guessed[(guessed >= 0) & (guessed < LAYOUT.text_ids)].tolist() == encoded.ids
+
+
+def test_words_said_faster_than_a_token_a_step_wait_for_each_other():
+    assert paced([0.0, 0.0, 0.05, 1.0, 1.0], 10.0, 2) == [0, 1, 2, 8, 9]
+
+
 def test_both_labels_are_drawn_alike():
     mix = mixture(listens=True)
     labels = Counter(said(s)[0] for s in drawn(mix, Stage("s", {"listen": 1.0}, 1, 1e-3)))
@@ -89,10 +112,10 @@ def test_tasks_without_rows_are_left_out():
 
 def test_what_is_too_long_is_never_drawn():
     tight = mixture()
-    tight.block_size = 14
+    tight.config = replace(CONFIG, block_size=14)
     stage = Stage("s", {"A1T2": 1.0, "A1A2": 1.0}, 1, 1e-3)
     assert all(len(s) <= 14 for s in drawn(tight, stage, 50))
-    tight.block_size = 5
+    tight.config = replace(CONFIG, block_size=5)
     with pytest.raises(OmniError, match="longer than the 5 positions"):
         drawn(tight, stage, 1)
 
@@ -102,7 +125,12 @@ def test_rows_without_features_say_what_to_do():
     with pytest.raises(OmniError, match="no encoder features"):
         mixture().sample("A1T2", row, PLAIN, np.random.default_rng(0))
     encoded = Mixture(
-        Pool([row], 0), tiny_tokenizer(), LAYOUT, 2, 128, lambda r: replace(r, question_features=torch.ones(9, HEARD))
+        Pool([row], 0),
+        tiny_tokenizer(),
+        LAYOUT,
+        CONFIG,
+        FRAME_RATE,
+        lambda r: replace(r, question_features=torch.ones(9, HEARD)),
     )
     assert drawn(encoded, PLAIN, 1)[0].prompt.spans[0].features.shape == (9, HEARD)
 

@@ -31,6 +31,9 @@ Parts = Annotated[
     int | None,
     typer.Option(help="batches a step takes, shared out to the processes; by default one each"),
 ]
+Average = Annotated[
+    int, typer.Option(help="let processes learn alone and average their weights every so many steps; 0 shares gradients")
+]
 Sharded = Annotated[bool, typer.Option(help="spread weights over the processes (FSDP2), for large models on GPUs")]
 SaveEvery = Annotated[int, typer.Option(help="steps from one checkpoint to the next")]
 
@@ -84,6 +87,7 @@ def nano(
     batch: Batch = None,
     parts: Parts = None,
     processes: Processes = 2,
+    average_every: Average = 0,
     save_every: SaveEvery = 200,
     seed: int = 0,
 ) -> None:
@@ -98,7 +102,7 @@ def nano(
     shop = Workshop(runs)
     if not start:
         tokenizer(shop)  # once, before there are several processes
-    training = _training(batch or NANO.batch, parts, processes, False, save_every, seed)
+    training = _training(batch or NANO.batch, parts, processes, False, save_every, seed, average_every)
     stages = _stages(NANO.stages, stage, steps)
     rows = tuple(data or shop.sources())
     plan = Plan(partial(begin, shop, start, vision), rows, stages, shop.lm, training)
@@ -164,13 +168,28 @@ def assets(runs: Runs = Path("runs"), out: Path | None = None) -> None:
 
 
 def _training(
-    batch: int | None, parts: int | None, processes: int, sharded: bool, save_every: int, seed: int
+    batch: int | None,
+    parts: int | None,
+    processes: int,
+    sharded: bool,
+    save_every: int,
+    seed: int,
+    average_every: int = 0,
 ) -> "Training":
     from omni2.train.loop import Training
 
     if (batch or 1) < 1 or (parts or processes) % processes:
         raise InputError(f"--batch is 1 or more, --parts a multiple of the {processes} processes")
-    return Training(batch or 1, parts or processes, seed=seed, save_every=save_every, sharded=sharded)
+    if average_every < 0:
+        raise InputError(f"--average-every is 0 (never) or more, not {average_every}")
+    return Training(
+        batch or 1,
+        parts or processes,
+        seed=seed,
+        save_every=save_every,
+        sharded=sharded,
+        average_every=average_every,
+    )
 
 
 def _stages(stages: "tuple[Stage, ...]", last: str | None, steps: str) -> "tuple[Stage, ...]":

@@ -90,9 +90,9 @@ def _work(rank: int, plan: Plan, processes: int | None, port: int = 0) -> None:
             if encoder is not None:
                 encoder.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
     source = open_source(plan.data, plan.streamed, plan.training.seed)
-    config = lm.config
-    mixture = Mixture(source, bundle.tokenizer, lm.layout, config.audio_stride, config.block_size, encoders)
-    stages = [mixture.possible(stage if config.vision_adapter_dim else _blind(stage)) for stage in plan.stages]
+    frame_rate = bundle.codec.sample_rate / bundle.codec.frame_size
+    mixture = Mixture(source, bundle.tokenizer, lm.layout, lm.config, frame_rate, encoders)
+    stages = [mixture.possible(stage if lm.config.vision_adapter_dim else _blind(stage)) for stage in plan.stages]
     if plan.lora:
         add_lora(lm, plan.lora, seed=plan.training.seed)
     train(lm, mixture, stages, plan.out, plan.training)

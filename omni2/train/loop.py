@@ -45,6 +45,9 @@ class Training:
     after the other and adds the gradients up.  So a run's results do not depend on how many processes made it.
     Every `evaluate_every` steps the loss on `evaluation` held-out batches is taken, for each part.  `sharded` spreads
     weights and optimiser over the processes (FSDP2) instead of copying them.  `bfloat16` None is where it is fast.
+    With `average_every` processes learn from their own parts alone and make their weights one every so many steps (local
+    SGD, arXiv 1805.09767): for processes that wait long for each other; results then depend on how many there are, and
+    a resumed run takes up the first one's optimiser.
     """
 
     batch: int = 32
@@ -58,6 +61,7 @@ class Training:
     evaluation: int = 4
     keep: int = 2
     sharded: bool = False
+    average_every: int = 0
     bfloat16: bool | None = None
 
 
@@ -167,6 +171,7 @@ class _Run:
             source.restore(begin.places.get(part, {}))
             self.feeds.append(Feed(mixture.of(source), self.stage, self.index, part, training))
         self.weights = weights(self.stage).to(accelerator.device)
+        self.local = training.average_every > 0 and accelerator.num_processes > 1
 
     def _spread(self, objective: Objective) -> nn.Module:
         """The objective on this process's device, its gradients shared with the others."""
@@ -190,6 +195,9 @@ class _Run:
                 row = self.take_step(step, logged)
                 if logged:
                     self.log("train", step, row | {"seconds": time.monotonic() - began})
+                pauses = (training.average_every, training.evaluate_every, training.save_every)
+                if self.local and (last or any((step + 1) % pause == 0 for pause in pauses)):
+                    self.average()
                 if last or (step + 1) % training.evaluate_every == 0:
                     self.log("held_out", step, self.evaluate(unseen))
                 if last or (step + 1) % training.save_every == 0:
@@ -197,6 +205,11 @@ class _Run:
                 progress.update(bar, completed=step + 1)
         if self.begin.done.step >= steps:
             self.save(steps)
+
+    def average(self) -> None:
+        """Make the weights of every process the mean of all."""
+        for weight in self.model.parameters():
+            weight.data.copy_(self.accelerator.reduce(weight.data, "mean"))
 
     def take_step(self, step: int, logged: bool) -> dict[str, float]:
         """One step of the optimiser; returns the mean losses over all parts, the gradient's norm and the rate."""
@@ -212,26 +225,31 @@ class _Run:
         self.optimiser.zero_grad(set_to_none=True)
         if not logged:
             return {}
+        if self.local:
+            counts = self.accelerator.reduce(counts, "sum")
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         means = self.accelerator.reduce(sums, "sum") / per_part(counts)
         return named(means) | {"norm": float(norm), "rate": rate}
 
     def _add_up(self, batches: Iterator[Batch], number: int, learn: bool) -> tuple[Tensor, Tensor]:
-        """Sums of nats (9,) of this process and counts (3,) of all; with `learn` the gradient of the means as well."""
+        """Sums of nats (9,) of this process and counts (3,) of those that share its gradients; `learn` takes these."""
         held = list(batches)
         counts = torch.zeros(3, device=self.accelerator.device)
         for batch in held:
             counts += batch.counts.to(counts)
-        counts = self.accelerator.reduce(counts, "sum")
+        shared = not (learn and self.local)
+        processes = self.accelerator.num_processes if shared else 1  # gradients are averaged over them, these are sums
+        if shared:
+            counts = self.accelerator.reduce(counts, "sum")
         total = torch.zeros_like(self.weights)
         for i, batch in enumerate(held):
-            alone = nullcontext() if i + 1 == number else self.accelerator.no_sync(self.model)
+            alone = nullcontext() if shared and i + 1 == number else self.accelerator.no_sync(self.model)
             with alone, torch.set_grad_enabled(learn):
                 with self.accelerator.autocast():
                     sums = (self.model if learn else self.objective)(batch)
-                if learn:  # gradients are averaged over the processes, these are sums
+                if learn:
                     means = self.weights * sums / per_part(counts)
-                    self.accelerator.backward(self.accelerator.num_processes * means.sum())
+                    self.accelerator.backward(processes * means.sum())
             total += sums.detach()
         return total, counts
 

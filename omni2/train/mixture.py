@@ -8,11 +8,13 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from omni2.config import ModelConfig
 from omni2.errors import OmniError
 from omni2.prompt import Prompt, PromptBuilder
 from omni2.tokens import TokenLayout
 from omni2.train.data.schema import Row
-from omni2.train.samples import Sample, make_sample
+from omni2.train.data.timing import guessed_starts
+from omni2.train.samples import Sample, make_sample, paced
 from omni2.train.sources import Source
 from omni2.train.stages import KINDS, Stage, Task
 
@@ -24,7 +26,8 @@ FILLERS = ("please", "okay", "so", "hey Omni,", "Omni,", "well,", "quick questio
 class Mixture:
     """The samples of a stage.
 
-    `audio_stride` and `block_size` are the model's; `encode` gives a row the encoder features that it lacks.
+    `config` is the model's; with a `text_lead` the words of spoken replies are put where the voice says them, at
+    `frame_rate` frames a second.  `encode` gives a row the encoder features that it lacks.
     """
 
     def __init__(
@@ -32,16 +35,17 @@ class Mixture:
         source: Source,
         tokenizer: Tokenizer,
         layout: TokenLayout,
-        audio_stride: int,
-        block_size: int,
+        config: ModelConfig,
+        frame_rate: float,
         encode: Callable[[Row], Row] | None = None,
     ) -> None:
         self.source, self.tokenizer, self.layout, self.encode_row = source, tokenizer, layout, encode
-        self.builder, self.block_size = PromptBuilder(layout, audio_stride), block_size
+        self.config, self.frame_rate = config, frame_rate
+        self.builder = PromptBuilder(layout, config.audio_stride, config.text_lead)
 
     def of(self, source: Source) -> "Mixture":
         """The same with the rows of `source`."""
-        return Mixture(source, self.tokenizer, self.layout, self.builder.stride, self.block_size, self.encode_row)
+        return Mixture(source, self.tokenizer, self.layout, self.config, self.frame_rate, self.encode_row)
 
     def encode(self, text: str) -> list[int]:
         """Text → ids."""
@@ -63,9 +67,9 @@ class Mixture:
         for _ in range(TRIES):
             task = tasks[rng.choice(len(tasks), p=shares / shares.sum())]
             sample = self.sample(task, self.source.draw(KINDS[task], stage, rng), stage, rng)
-            if len(sample) <= self.block_size:
+            if len(sample) <= self.config.block_size:
                 return sample
-        raise OmniError(f"{TRIES} samples in a row are longer than the {self.block_size} positions of the model")
+        raise OmniError(f"{TRIES} samples in a row are longer than the {self.config.block_size} positions of the model")
 
     def sample(self, task: Task, row: Row, stage: Stage, rng: np.random.Generator) -> Sample:
         """The sample of one task about one row."""
@@ -98,7 +102,18 @@ class Mixture:
             said = heard
         elif task == "listen":
             said = [self.layout.irq if row.label == "irq" else self.layout.n_irq]
-        return make_sample(prompt, said, row.answer_codes if prompt.audio_out else None, self.layout, heard)
+        frames = row.answer_codes if prompt.audio_out else None
+        steps = self._pace(row) if frames is not None and self.config.text_lead else None
+        return make_sample(prompt, said, frames, self.layout, heard, steps)
+
+    def _pace(self, row: Row) -> list[int]:
+        """The steps at which the text ids of a spoken answer are emitted."""
+        assert row.answer_codes is not None
+        text, seconds = row.answer_text, len(row.answer_codes) / self.frame_rate
+        starts = row.answer_starts or guessed_starts(text, seconds)
+        ends = [end for _, end in self.tokenizer.encode(text).offsets]
+        words = [max(len(text[:end].split()) - 1, 0) for end in ends]
+        return paced([starts[word] for word in words], self.frame_rate, self.config.text_lead)
 
     def batches(self, stage: Stage, size: int, step: int, seed: int, part: int, group: int) -> list[list[Sample]]:
         """`group` batches for the steps from `step` on, drawn from (seed, part, step), like lengths together."""

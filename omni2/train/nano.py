@@ -16,7 +16,6 @@ from torch import nn
 from omni2.bundle import Bundle, load, save
 from omni2.codec.istft import IstftCodec, IstftConfig
 from omni2.config import ModelConfig
-from omni2.efficientnet import EfficientNet
 from omni2.errors import OmniError
 from omni2.hub import load_bundle
 from omni2.model import OmniLM
@@ -27,10 +26,11 @@ from omni2.train.data.questions import corpus, unknown
 from omni2.train.data.sentences import definitions, shuffled
 from omni2.train.data.speech import load_speech
 from omni2.train.data.store import shards
+from omni2.train.efficientnet_weights import load_lite
 from omni2.train.encoder import load_tiny
 from omni2.train.vocabulary import train_tokenizer
-from omni2.vision import VisionEncoder
 
+EFFICIENTNET = "efficientnet"
 ASSETS = Path(__file__).parents[1] / "assets" / "nano"
 CONFIG = ModelConfig(
     n_layer=6,
@@ -43,6 +43,7 @@ CONFIG = ModelConfig(
     whisper_adapter_dim=384,
     adapter_size=768,
     audio_stride=4,
+    text_lead=3,
 )
 
 
@@ -120,31 +121,34 @@ def new_lm(config: ModelConfig = CONFIG, layout: TokenLayout = NANO) -> OmniLM:
 def begin(shop: Workshop, start: str = "", vision: str = "") -> Bundle:
     """The model before its first stage: new, or the finished model `start`.
 
-    `vision` is a model whose vision encoder to take; the language model gets an adapter for it.
+    `vision` is a model whose vision encoder to take, or "efficientnet" for the packaged weights; the language model
+    gets an adapter for it.
     Raises OmniError: a part is missing, CheckpointError: a model cannot be loaded.
     """
     if start:
         bundle = load_bundle(start)
+        bundle = replace(bundle, lm=recast(bundle.lm, text_lead=CONFIG.text_lead))
     else:
         bundle = Bundle(
             new_lm(), tokenizer(shop), load_tiny(), None, trained_codec(shop), "trimmed", frozenset(), "nano"
         )
     if not vision:
         return bundle
-    eyes = load_bundle(vision).vision_encoder
+    eyes = load_lite().encoder if vision == EFFICIENTNET else load_bundle(vision).vision_encoder
     if eyes is None:
         raise OmniError(f"{vision} has no vision encoder")
-    return replace(bundle, lm=see_through(bundle.lm, eyes), vision_encoder=eyes)
+    return replace(bundle, lm=recast(bundle.lm, vision_adapter_dim=eyes.out_width), vision_encoder=eyes)
 
 
-def see_through(lm: OmniLM, eyes: VisionEncoder | EfficientNet) -> OmniLM:
-    """`lm` with an adapter for features of `eyes`; a fitting one it has is kept."""
-    width = eyes.out_width
-    if lm.config.vision_adapter_dim == width:
+def recast(lm: OmniLM, **sizes: int) -> OmniLM:
+    """`lm` with some `sizes` of its configuration changed; weights that no longer fit begin anew."""
+    config = replace(lm.config, **sizes)
+    if config == lm.config:
         return lm
-    seeing = new_lm(replace(lm.config, vision_adapter_dim=width), lm.layout)
-    seeing.load_state_dict({k: v for k, v in lm.state_dict().items() if "vision_" not in k}, strict=False)
-    return seeing
+    changed, kept = new_lm(config, lm.layout), lm.state_dict()
+    fresh = changed.state_dict()
+    changed.load_state_dict({k: kept[k] if k in kept and kept[k].shape == w.shape else w for k, w in fresh.items()})
+    return changed
 
 
 def make_assets(model: Path, out: Path = ASSETS) -> None:

@@ -16,8 +16,8 @@ class Preset:
     sources: tuple[str, ...]
 
 
-SPOKEN: Mapping[Task, float] = {"A1A2": 0.13, "T1A2": 0.05, "T1A1": 0.04, "A1T2": 0.44, "A1T1": 0.16, "T1T2": 0.18}
-SEEN: Mapping[Task, float] = {"VA1T2": 0.06, "VT1T2": 0.06, "VT2": 0.04}
+SPOKEN: Mapping[Task, float] = {"A1A2": 0.12, "T1A2": 0.04, "T1A1": 0.16, "A1T2": 0.3, "A1T1": 0.16, "T1T2": 0.1}
+SEEN: Mapping[Task, float] = {"VA1T2": 0.02, "VT1T2": 0.04, "VT2": 0.02}
 
 NANO = Preset(
     (
@@ -31,27 +31,27 @@ NANO = Preset(
         # Speech of known answers is learned soon, understanding new phrasings and voices is not: most time goes there.
         Stage(
             "generalise",
-            {**SPOKEN, **SEEN, "VA1A2": 0.05, "listen": 0.1},
+            {**SPOKEN, **SEEN, "VA1A2": 0.02, "listen": 0.05},
             steps=2400,
-            learning_rate=1e-3,
+            learning_rate=7e-4,
             warmup=50,
         ),
         Stage(
             "steady",
             {
-                **{"A1A2": 0.22, "T1A2": 0.06, "T1A1": 0.04, "A1T2": 0.38, "A1T1": 0.18, "T1T2": 0.12},
+                **{"A1A2": 0.14, "T1A2": 0.04, "T1A1": 0.18, "A1T2": 0.3, "A1T1": 0.16, "T1T2": 0.06},
                 **SEEN,
-                **{"VA1A2": 0.1, "listen": 0.1},
+                **{"VA1A2": 0.02, "listen": 0.05},
             },
             steps=900,
-            learning_rate=6e-4,
+            learning_rate=4e-4,
             warmup=20,
             corrupted=0.1,
         ),
     ),
     batch=32,
     streamed=False,
-    sources=("corpus", "answers", "sentences"),
+    sources=("corpus", "answers", "sentences", "examples", "recombined"),
 )
 
 # The three stages: arXiv 2410.11190; rates and ranges of steps (here their middle): arXiv 2408.16725.  Shares of the

@@ -28,23 +28,47 @@ class Sample:
 
 
 def make_sample(
-    prompt: Prompt, text: Sequence[int], frames: Tensor | None, layout: TokenLayout, heard: Sequence[int] = ()
+    prompt: Prompt,
+    text: Sequence[int],
+    frames: Tensor | None,
+    layout: TokenLayout,
+    heard: Sequence[int] = (),
+    steps: Sequence[int] | None = None,
 ) -> Sample:
-    """Text ids and, for spoken replies, codec frames (n, 7) → what the model has to say after `prompt`."""
+    """Text ids and, for spoken replies, codec frames (n, 7) → what the model has to say after `prompt`.
+
+    `steps` says, rising, at which step each text id is emitted, and nothing (`pad`) between them; by default the ids
+    follow each other from the first step on.
+    """
+    places = [*(range(len(text)) if steps is None else steps)]
+    end = places[-1] + 1 if places else 0
     if frames is None:
-        targets = torch.full((LAYERS, len(text) + 1), IGNORE)
+        targets = torch.full((LAYERS, end + 1), IGNORE)
     else:
-        audio = delay(frames, layout, max(frames.shape[0] + LAYERS, len(text) + 1))
+        audio = delay(frames, layout, max(frames.shape[0] + LAYERS, end + 1))
         targets = torch.cat([audio, torch.full((1, audio.shape[1]), IGNORE)])
-    targets[-1, : len(text) + 1] = torch.tensor([*text, layout.eot])
+    targets[-1, : end + 1] = layout.pad_text
+    targets[-1, [*places, end]] = torch.tensor([*text, layout.eot])
     return Sample(prompt, targets, tuple(heard))
+
+
+def paced(starts: Sequence[float], frame_rate: float, lead: int) -> list[int]:
+    """Seconds at which the word of each text id begins → the step at which the id is emitted.
+
+    That is `lead` steps before the word's first frame, and no two at once: an id waits for the one before it.
+    """
+    steps: list[int] = []
+    for start in starts:
+        wanted = max(int(start * frame_rate) - lead, 0)
+        steps.append(max(wanted, steps[-1] + 1) if steps else wanted)
+    return steps
 
 
 @dataclass(frozen=True)
 class Batch:
     """Samples side by side: ids (B, 8, T) padded on the right, targets alike, aligned with the positions that emit.
 
-    `counts` (3,) float32: how many text tokens and steps of audio are to be emitted, how many sounds were heard.
+    `counts` (3,) float32: how many text tokens (but `pad`) and steps of audio are to be emitted, how many sounds heard.
     """
 
     ids: Tensor
@@ -75,5 +99,6 @@ def collate(
         hit[:, AUDIO_LAYERS:] = False
         wrong = torch.randint(layout.codebook_size, ids.shape, generator=generator)
         ids = torch.where(hit & (ids < layout.codebook_size), wrong, ids)
-    emitted = [int((targets[:, layer] != IGNORE).sum()) for layer in (TEXT_LAYER, 0)]
-    return Batch(ids, targets, samples, torch.tensor([*emitted, sum(bool(s.heard) for s in samples)]).float())
+    text, sounds = targets[:, TEXT_LAYER], sum(bool(s.heard) for s in samples)
+    words, steps = int(((text != IGNORE) & (text != layout.pad_text)).sum()), int((targets[:, 0] != IGNORE).sum())
+    return Batch(ids, targets, samples, torch.tensor([words, steps, sounds]).float())

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from zlib import crc32
 
 import numpy as np
-from torch import Tensor
 
 from omni2.errors import OmniError
 from omni2.hub import is_hub_id
@@ -72,10 +71,10 @@ class Pool:
     any row with its text.
     """
 
-    def __init__(self, rows: Iterable[Row], one_in: int = HELD_OUT, codes: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(self, rows: Iterable[Row], one_in: int = HELD_OUT, spoken: Mapping[str, Row] | None = None) -> None:
         self.rows, self.one_in = list(rows), one_in
-        spoken = {r.answer_text: r.answer_codes for r in self.rows if r.answer_codes is not None and r.answer_text}
-        self.codes = {**(codes or {}), **spoken}
+        mine = {r.answer_text: r for r in self.rows if r.answer_codes is not None and r.answer_text}
+        self.spoken = {**(spoken or {}), **mine}  # of every answer, a row that has its codes
         self.unknown = next((r.answer_text for r in self.rows if r.topic == UNKNOWN), "")
         kept = [r for r in self.rows if not is_held_out(vars(r), one_in)]
         self._rows: dict[Task, list[Row]] = defaultdict(list)
@@ -101,16 +100,20 @@ class Pool:
             return self._one(known, rng)
         plain = self._groups("transcribe", replace(kind, rows=("transcribe",), reply="text"), False)
         if kind.asked == "sound" and second == "answer" and plain and rng.random() < PLAIN_SHARE:
-            return replace(self._one(plain, rng), answer_text=self.unknown, answer_codes=self.codes.get(self.unknown))
+            return self._voiced(replace(self._one(plain, rng), answer_text=self.unknown))
         return self._one(unknown, rng)
 
     def _one(self, groups: list[list[list[Row]]], rng: np.random.Generator) -> Row:
         questions = groups[int(rng.integers(len(groups)))]
         takes = questions[int(rng.integers(len(questions)))]
-        row = takes[int(rng.integers(len(takes)))]
-        if row.answer_codes is None and row.answer_text in self.codes:
-            return replace(row, answer_codes=self.codes[row.answer_text])
-        return row
+        return self._voiced(takes[int(rng.integers(len(takes)))])
+
+    def _voiced(self, row: Row) -> Row:
+        """`row` with its answer's codes, if any row has them."""
+        spoken = self.spoken.get(row.answer_text)
+        if row.answer_codes is not None or spoken is None:
+            return row
+        return replace(row, answer_codes=spoken.answer_codes, answer_starts=spoken.answer_starts)
 
     def _groups(self, task: Task, kind: Kind, unknown: bool) -> list[list[list[Row]]]:
         """Rows of one task that a kind can use, by answer, then by question."""
@@ -118,7 +121,7 @@ class Pool:
         if known is None:
             found: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
             for row in self._rows[task]:
-                if (row.topic == UNKNOWN) == unknown and usable(row, kind, row.answer_text in self.codes):
+                if (row.topic == UNKNOWN) == unknown and usable(row, kind, row.answer_text in self.spoken):
                     question = "" if task == "listen" else row.question_text
                     found[row.answer_text or row.label or question][question].append(row)
             known = [list(questions.values()) for questions in found.values()]
@@ -131,7 +134,7 @@ class Pool:
 
     def held_out(self) -> "Pool":
         """See `Source`."""
-        return Pool((r for r in self.rows if is_held_out(vars(r), self.one_in)), 0, self.codes)
+        return Pool((r for r in self.rows if is_held_out(vars(r), self.one_in)), 0, self.spoken)
 
     def place(self) -> Place:
         """Nothing is remembered."""

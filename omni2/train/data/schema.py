@@ -48,6 +48,7 @@ FEATURES = Features(
         "answer_audio": Value("binary"),
         "answer_seconds": Value("float32"),
         "answer_codes": List(List(Value("int16"))),
+        "answer_starts": List(Value("float32")),
         "label": Value("string"),
     }
 )
@@ -69,6 +70,7 @@ class Row:
     picture_features   (positions, width) float16 of the vision encoder
     answer_audio       a sound file (FLAC, mono, 24 kHz when made here), kept until there are codes
     answer_codes       (n, 7) int64 of the codec, in codebook order
+    answer_starts      seconds into the answer's sound at which each of its words (between blanks) begins, if known
     label              of "listen" rows alone
     *_seconds          lengths of the sounds, 0 without
     """
@@ -90,6 +92,7 @@ class Row:
     answer_audio: bytes | None = None
     answer_seconds: float = 0.0
     answer_codes: Tensor | None = None
+    answer_starts: tuple[float, ...] | None = None
     label: Label = ""
 
     def __post_init__(self) -> None:
@@ -97,6 +100,8 @@ class Row:
             raise InputError(f"no task {self.task!r}; there are {', '.join(get_args(Task))}")
         if (self.task == "listen") != bool(self.label) or self.label not in get_args(Label):
             raise InputError(f"a row of {self.task!r} with the label {self.label!r}")
+        if self.answer_starts is not None and len(self.answer_starts) != len(self.answer_text.split()):
+            raise InputError(f"{len(self.answer_starts)} starts of words for {self.answer_text!r}")
 
 
 def keyed(row: Row, turn: int = 0) -> Row:
@@ -138,6 +143,8 @@ def unpack(columns: Mapping[str, Any]) -> Row:
         if codes.shape[1] != CODES:
             raise InputError(f"frames of {codes.shape[1]} codes in row {columns['key']}, not of {CODES}")
         values["answer_codes"] = codes
+    if "answer_starts" in values:
+        values["answer_starts"] = tuple(values["answer_starts"])
     return Row(**values)
 
 

@@ -12,8 +12,9 @@ from omni2.errors import InputError
 from omni2.train.data.augment import augment
 from omni2.train.data.schema import Row
 from omni2.train.data.sound import Wave, flac
-from omni2.train.data.voices import RESERVED, trim, voice
+from omni2.train.data.voices import RESERVED, Hibari, loud, trim, voice
 
+MARGIN = 0.08  # seconds of silence kept around an answer
 CLEAR_SHARE = 0.5  # of the questions are drawn from the natural voices alone, the rest from all
 
 
@@ -47,9 +48,9 @@ class Speak:
             row = self._ask(row, rng)
         wanted = row.task in ("answer", "see", "read") and row.answer_text and self.answer
         if wanted and row.answer_codes is None and row.answer_audio is None:
-            sound, seconds = _answer(str(self.answer), row.answer_text)
+            sound, seconds, starts = _answer(str(self.answer), row.answer_text)
             speaker = str(self.answer) if row.task == "read" else row.voice
-            row = replace(row, answer_audio=sound, answer_seconds=seconds, voice=speaker)
+            row = replace(row, answer_audio=sound, answer_seconds=seconds, answer_starts=starts, voice=speaker)
         return row
 
     def _ask(self, row: Row, rng: np.random.Generator) -> Row:
@@ -86,6 +87,12 @@ def say(name: str, text: str) -> Wave:
 
 
 @lru_cache(maxsize=512)  # an answer is given to many questions; about 100 kB each
-def _answer(name: str, text: str) -> tuple[bytes, float]:
-    wave, rate = voice(name).say(text)
-    return flac(wave, rate), wave.size / rate
+def _answer(name: str, text: str) -> tuple[bytes, float, tuple[float, ...] | None]:
+    """Sound file, seconds, and the seconds at which its words begin, if the voice tells."""
+    speaker = voice(name)
+    wave, rate = speaker.say(text)
+    starts = speaker.starts(text) if isinstance(speaker, Hibari) else None
+    first, last = loud(wave, rate, margin=MARGIN)
+    cut = first / rate
+    wave = wave[first:last]
+    return flac(wave, rate), wave.size / rate, starts and tuple(max(start - cut, 0.0) for start in starts)

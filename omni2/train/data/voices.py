@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from omni2.errors import InputError, OmniError
 from omni2.train.data.sound import read_sound
+from omni2.train.data.timing import hibari_starts
 
 Wave = npt.NDArray[np.float32]  # (samples,) mono in [-1, 1]
 
@@ -48,19 +49,25 @@ class Voice(Protocol):
 
 
 def trim(wave: Wave, rate: int, threshold: float = -45.0, margin: float = 0.03) -> Wave:
-    """`wave` (samples,) without its leading and trailing silence.
+    """`wave` (samples,) without its leading and trailing silence; see `loud`.  A silent wave comes back empty."""
+    first, last = loud(wave, rate, threshold, margin)
+    return wave[first:last]
+
+
+def loud(wave: Wave, rate: int, threshold: float = -45.0, margin: float = 0.03) -> tuple[int, int]:
+    """The first sample of `wave` (samples,) that is no leading silence, and one past the last that is no trailing one.
 
     Silence is any 10 ms window `threshold` dB under the loudest one; `margin` seconds of it stay on both sides.
-    A silent wave comes back empty.
+    (0, 0) for a silent wave.
     """
     hop = max(rate // 100, 1)
     padded = np.pad(wave, (0, -len(wave) % hop)).reshape(-1, hop)
     energy = np.square(padded, dtype=np.float32).mean(axis=1)
     if not energy.size or energy.max() < 1e-12:
-        return wave[:0]
-    loud = np.flatnonzero(energy > energy.max() * 10 ** (threshold / 10))
+        return 0, 0
+    above = np.flatnonzero(energy > energy.max() * 10 ** (threshold / 10))
     pad = round(margin * rate)
-    return wave[max(loud[0] * hop - pad, 0) : (loud[-1] + 1) * hop + pad]
+    return max(int(above[0]) * hop - pad, 0), min((int(above[-1]) + 1) * hop + pad, len(wave))
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,11 @@ class Hibari:
         engine = _hibari()
         wave = engine(_spoken(text), speed=self.speed / self.pitch, seed=0)
         return _checked(wave, text), round(engine.sample_rate * self.pitch)
+
+    def starts(self, text: str) -> tuple[float, ...] | None:
+        """Seconds into the sound of `say` at which the words of `text` begin; None if they cannot be told apart."""
+        starts = hibari_starts(_hibari(), _spoken(text), self.speed / self.pitch)
+        return starts and tuple(start / self.pitch for start in starts)
 
 
 @dataclass(frozen=True)
