@@ -140,6 +140,26 @@ def test_two_processes_learn_as_one(tmp_path: Path, sharded: bool):
         assert torch.allclose(a, b, atol=1e-3)
 
 
+@pytest.mark.slow
+def test_processes_that_learn_alone_end_with_the_mean_of_their_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Second(loop.Feed):
+        def __init__(self, mixture, stage, index, part, training) -> None:
+            super().__init__(mixture, stage, index, 1, training)
+
+    write(tmp_path / "data", rows(("a dog ran",)))
+    seldom = {"stages": STAGES[:1], "save_every": 100, "evaluate_every": 100}
+    run(plan(tmp_path, "both", parts=2, average_every=100, **seldom), processes=2)
+    run(plan(tmp_path, "first", **seldom))
+    monkeypatch.setattr(loop, "Feed", Second)
+    run(plan(tmp_path, "second", **seldom))
+    made = [OmniModel.from_pretrained(tmp_path / name / "model").bundle.lm for name in ("both", "first", "second")]
+    apart = 0.0
+    for mean, a, b in zip(*(lm.parameters() for lm in made), strict=True):
+        assert torch.allclose(mean, (a + b) / 2, atol=1e-5)
+        apart = max(apart, float((a - b).detach().abs().max()))
+    assert apart > 1e-3
+
+
 def test_parts_are_shared_out_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(loop.Accelerator, "num_processes", 2)
     with pytest.raises(OmniError, match="3 parts cannot be shared out evenly to 2 processes"):
