@@ -7,11 +7,12 @@
     codec.safetensors           codec
     tokenizer.json              Hugging Face `tokenizers` format
 
-Weights are stored as float16 or float32 and loaded as float32; nothing in a folder is ever run.
+Weights are stored as float16, float32 or (see `omni2.weights`) int8, and loaded as float32; nothing in a folder is run.
 """
 
 import dataclasses
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +37,7 @@ from omni2.weights import line, read_into, require, write
 FORMAT = 1
 CONFIG, MODEL, CODEC, TOKENIZER = "config.json", "model.safetensors", "codec.safetensors", "tokenizer.json"
 AUDIO_ENCODER, VISION_ENCODER = "audio_encoder.safetensors", "vision_encoder.safetensors"
+ENCODERS = (AUDIO_ENCODER, VISION_ENCODER)
 FILES = (CONFIG, MODEL, AUDIO_ENCODER, VISION_ENCODER, CODEC, TOKENIZER)
 POSITIONS = "positional_embedding"  # of the audio encoder: stored only where it differs from the exact sinusoids
 
@@ -60,11 +62,14 @@ class Bundle:
     name: str
 
 
-def save(bundle: Bundle, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
+def save(bundle: Bundle, folder: str | Path, dtype: torch.dtype = torch.float16, compact: Collection[str] = ()) -> None:
     """Write `bundle` to `folder` (made if missing), weights as `dtype`, float16 or float32.
 
-    Files are replaced one by one when complete, so a model may be saved over the folder it was loaded from.
-    Raises CheckpointError: the folder cannot be written, or weights that float16 cannot hold.
+    The files named in `compact`, `ENCODERS` for instance, take half as much as in float16: their matrices and
+    convolutions are stored in int8.  Files are replaced one by one when complete, so a model may be saved over the
+    folder it was loaded from.
+    Raises CheckpointError: the folder cannot be written, a name in `compact` that is no file of weights, or weights
+    that float16 cannot hold.
     """
     if dtype not in (torch.float16, torch.float32):
         raise CheckpointError(f"weights are saved as float16 or float32, not {dtype}")
@@ -84,15 +89,17 @@ def save(bundle: Bundle, folder: str | Path, dtype: torch.dtype = torch.float16)
         "vision_encoder": _vision_sizes(vision) if vision else None,
         "codec": codec_config,
     }
+    parts = {MODEL: bundle.lm, CODEC: codec, AUDIO_ENCODER: encoder, VISION_ENCODER: vision}
+    if unknown := {*compact} - {*parts}:
+        raise CheckpointError(f"no weights are in {', '.join(sorted(unknown))}; compact are some of {', '.join(parts)}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write(folder / MODEL, bundle.lm, dtype)
-        write(folder / CODEC, codec, dtype)
-        write(folder / AUDIO_ENCODER, encoder, dtype, frozenset(left_out))
-        if vision:
-            write(folder / VISION_ENCODER, vision, dtype)
-        else:
-            (folder / VISION_ENCODER).unlink(missing_ok=True)
+        for name, part in parts.items():
+            if part is None:
+                (folder / name).unlink(missing_ok=True)
+            else:
+                absent = frozenset(left_out) if part is encoder else frozenset[str]()
+                write(folder / name, part, dtype, absent, name in compact)
         bundle.tokenizer.save(str(folder / TOKENIZER))
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:

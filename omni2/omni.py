@@ -29,6 +29,8 @@ from omni2.words import WordStream
 
 Samples = npt.NDArray[np.float32]
 
+LISTENING = 2.5  # seconds at a microphone that `OmniModel.listen` hears; its training data are as long
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -147,7 +149,7 @@ class OmniModel:
         if bundle.vision_encoder is not None:
             bundle.vision_encoder.to(device).eval()
         self.engine = Engine(bundle.lm, slots)
-        self.prompts = PromptBuilder(bundle.lm.layout, bundle.lm.config.audio_stride)
+        self.prompts = PromptBuilder(bundle.lm.layout, bundle.lm.config.audio_stride, bundle.lm.config.text_lead)
         self.sample_rate = bundle.codec.sample_rate
 
     @classmethod
@@ -230,6 +232,27 @@ class OmniModel:
         self._need("transcribe")
         prompt = self.prompts.transcription(self._hear(audio, rate, window))
         return self._start(prompt, sampling).collect().text.strip()
+
+    @torch.inference_mode()
+    def listen(self, audio: Sound, *, rate: float = SAMPLE_RATE, threshold: float = 0.5) -> bool:
+        """Whether the sound just heard is an order to stop ("Stop Omni").
+
+        `audio` is a file or samples (see `stream`) up to now, of which the last `LISTENING` seconds count; ask again
+        at least every half second.  `threshold`, in (0, 1), is how sure the model has to be: higher misses more orders
+        and obeys fewer that were none.  One forward pass, which takes no row of the batch and waits for no answer.
+
+        Raises AbilityError if the model never learned to listen, InputError for sound that cannot be used.
+        """
+        self._need("listen")
+        if not 0 < threshold < 1:
+            raise InputError(f"a threshold lies between 0 and 1, not {threshold}")
+        length = round(LISTENING * SAMPLE_RATE)
+        wave = np.pad(to_waveform(audio, rate), (length, 0))[-length:]
+        prompt = self.prompts.listening(self.bundle.audio_encoder.encode(wave, self.bundle.window))
+        lm, layout = self.bundle.lm, self.bundle.lm.layout
+        hidden = lm(lm.embed(prompt.ids.to(self.engine.device)[None], [prompt.spans]))[0, -1]
+        irq, n_irq = lm.text_logits(hidden)[[layout.irq, layout.n_irq]].float()
+        return bool((irq - n_irq).sigmoid() > threshold)
 
     def read_aloud(self, text: str, *, sampling: Sampling | None = None) -> AnswerStream:
         """Stream `text` read aloud.  Raises AbilityError if the model never learned to, InputError for empty text."""

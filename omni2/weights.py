@@ -1,4 +1,8 @@
-"""Weights of one module in one safetensors file: written as float16 or float32, read as float32."""
+"""Weights of one module in one safetensors file: written as float16, float32 or mostly int8, read as float32.
+
+Stored in int8, a matrix or convolution `name` has the float16 scales of its output channels beside it, under
+`name:scale`.
+"""
 
 import os
 from collections.abc import Callable, Mapping
@@ -15,6 +19,10 @@ from omni2.errors import CheckpointError
 
 M = TypeVar("M", bound=nn.Module)
 
+SCALE = ":scale"  # behind the name of a tensor in int8
+LEVELS = 127  # of int8 on either side of zero
+SMALLEST = 2.0**-24  # above zero in float16
+LONG = 64  # entries: in shorter rows (depthwise filters) int8 would save little and lose much
 RANDOM = {"uniform_", "normal_", "kaiming_uniform_", "xavier_uniform_", "trunc_normal_"}
 
 
@@ -42,11 +50,11 @@ def read_into(module: Callable[[], M], file: Path, optional: frozenset[str] = fr
     """
     require(file)
     try:
-        state = {name: value.float() if value.is_floating_point() else value for name, value in load_file(file).items()}
+        stored = load_file(file)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file} is damaged or cut short; download or save it again: {line(error)}") from error
     try:
-        return build(module, state, optional)
+        return build(module, dequantise(stored), optional)
     except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise CheckpointError(f"{file} does not fit the config.json beside it: {line(error)}") from error
 
@@ -65,21 +73,53 @@ def build(make: Callable[[], M], state: Mapping[str, Tensor], optional: frozense
     return module.eval()
 
 
-def write(file: Path, part: nn.Module, dtype: torch.dtype, left_out: frozenset[str] = frozenset()) -> None:
+def quantise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices and convolutions as int8 with float16 scales, one for each row (entry of the first axis).
+
+    A value is off by at most half a scale, 1/254 of the largest in its row.  Tensors of one axis or with rows of less
+    than `LONG` entries stay as they are.
+    """
+    stored: dict[str, Tensor] = {}
+    for name, value in state.items():
+        stored[name] = value
+        if value.ndim > 1 and value[0].numel() >= LONG and value.is_floating_point():
+            rows = value.float().flatten(1)
+            scale = (rows.abs().amax(1) / LEVELS).clamp(min=SMALLEST).half()
+            levels = (rows / scale.float()[:, None]).round().clamp(-LEVELS, LEVELS)
+            stored[name], stored[name + SCALE] = levels.to(torch.int8).view(value.shape), scale
+    return stored
+
+
+def dequantise(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `quantise` was given, as far as int8 could keep it, all floating point numbers as float32."""
+    state: dict[str, Tensor] = {}
+    for name, value in stored.items():
+        if name.endswith(SCALE):
+            continue
+        scale = stored.get(name + SCALE)
+        if scale is not None:
+            value = value * scale.float().view(-1, *[1] * (value.ndim - 1))
+        state[name] = value.float() if value.is_floating_point() else value
+    return state
+
+
+def write(
+    file: Path, part: nn.Module, dtype: torch.dtype, left_out: frozenset[str] = frozenset(), compact: bool = False
+) -> None:
     """Write the weights of `part` but for `left_out` as `dtype`; `file` is replaced when all is on disk.
 
+    With `compact` matrices and convolutions are stored in int8 (see `quantise`).
     Raises CheckpointError for weights that float16 cannot hold, OSError or SafetensorError where none can be written.
     """
-    state: dict[str, Tensor] = {}
-    for name, value in part.state_dict().items():
-        if name in left_out:
-            continue
-        stored = value.detach().cpu()
-        if stored.is_floating_point():
-            stored = stored.to(dtype)
-            if dtype == torch.float16 and not bool(stored.isfinite().all()):
+    state = {name: value.detach().cpu() for name, value in part.state_dict().items() if name not in left_out}
+    if compact:
+        state = quantise(state)
+    for name, value in state.items():
+        if value.is_floating_point():
+            value = value.to(dtype)
+            if (compact or dtype == torch.float16) and not bool(value.isfinite().all()):
                 raise CheckpointError(f"{name} has values that float16 cannot hold; save as float32")
-        state[name] = stored.contiguous()
+        state[name] = value.contiguous()
     unfinished = file.with_suffix(".part")
     unfinished.touch()
     mode = unfinished.stat().st_mode  # as the user's umask has it; safetensors makes files for their owner alone

@@ -95,6 +95,22 @@ def test_words_said_faster_than_a_token_a_step_wait_for_each_other():
     assert paced([0.0, 0.0, 0.05, 1.0, 1.0], 10.0, 2) == [0, 1, 2, 8, 9]
 
 
+def test_pictures_are_drawn_by_topic_and_described_only_where_nothing_is_asked():
+    shown = torch.zeros(5, 8)
+
+    def picture(i: int, topic: str, question: str) -> Row:
+        row = Row("", "see", "toy", "MIT", topic, sha256=str(i), picture_features=shown)
+        return keyed(replace(row, question_text=question, answer_text=f"{topic} {i}"))
+
+    asked = [picture(i, "name" if i else "colour", "what") for i in range(20)]
+    pool = Pool([*asked, picture(0, "caption", "")], 0)
+    rng = np.random.default_rng(0)
+    topics = Counter(pool.draw(KINDS["VT1T2"], PLAIN, rng).topic for _ in range(200))
+    assert {*topics} == {"name", "colour"}
+    assert min(topics.values()) > 70
+    assert {pool.draw(KINDS["VT2"], PLAIN, rng).answer_text for _ in range(20)} == {"caption 0"}
+
+
 def test_both_labels_are_drawn_alike():
     mix = mixture(listens=True)
     labels = Counter(said(s)[0] for s in drawn(mix, Stage("s", {"listen": 1.0}, 1, 1e-3)))

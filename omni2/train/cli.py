@@ -32,7 +32,7 @@ Parts = Annotated[
     typer.Option(help="batches a step takes, shared out to the processes; by default one each"),
 ]
 Average = Annotated[
-    int, typer.Option(help="let processes learn alone and average their weights every so many steps; 0 shares gradients")
+    int, typer.Option(help="processes learn alone and average their weights every so many steps; 0 shares gradients")
 ]
 Sharded = Annotated[bool, typer.Option(help="spread weights over the processes (FSDP2), for large models on GPUs")]
 SaveEvery = Annotated[int, typer.Option(help="steps from one checkpoint to the next")]

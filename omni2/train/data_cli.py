@@ -12,6 +12,7 @@ from omni2.errors import InputError, OmniError
 from omni2.terminal import plain_errors
 
 if TYPE_CHECKING:
+    from omni2.train.data.encode import Encode
     from omni2.train.data.pipeline import Skipped, Step
     from omni2.train.data.schema import Row
 
@@ -89,10 +90,10 @@ def build(
 @plain_errors
 def interruption(
     out: Out,
-    count: Annotated[int, typer.Option(help="windows, half of them with an order to stop")] = 20_000,
+    count: Annotated[int, typer.Option(help="windows, a third of them with an order to stop")] = 20_000,
     phrase: Annotated[list[str] | None, typer.Option(help='what to stop at; else "Stop Omni"')] = None,
     near: Annotated[list[str] | None, typer.Option(help="what not to stop at, besides the list within")] = None,
-    window: Annotated[float, typer.Option(help="seconds the model hears at once")] = 2.0,
+    talk: Annotated[int, typer.Option(help="different sentences that people say besides")] = 60,
     voices: Voices = None,
     answer_voice: AnswerVoice = "hibari",
     model: Model = None,
@@ -105,13 +106,35 @@ def interruption(
     from omni2.train.data.pipeline import make
 
     try:
-        talk = tuple(row.question_text for row in own_rows("sentences"))
+        sentences = own_rows("sentences", seed=seed)
     except OmniError:  # no dictionary: the corpus' questions do as well
-        talk = tuple(row.question_text for row in own_rows("corpus"))
+        sentences = own_rows("corpus", seed=seed)
+    texts = tuple(row.question_text for row in sentences[:talk])
     own = tuple(row.answer_text for row in own_rows("answers"))
     phrases, others = tuple(phrase or PHRASES), (*NEAR_PHRASES, *(near or ()))
-    listen = Listen(_names(voices), answer_voice, talk, own, phrases, others, window=window, seed=seed)
+    listen = Listen(_names(voices), answer_voice, texts, own, phrases, others, seed=seed)
     _report(make(windows(count, seed), out, [listen, *_encode(model, None)], workers=workers, total=count))
+
+
+@data.command()
+@plain_errors
+def pictures(
+    out: Out,
+    count: Annotated[int, typer.Option(help="pictures; each gives three rows")] = 5_000,
+    voices: Voices = None,
+    typed: Annotated[bool, typer.Option("--typed", help="leave the questions unspoken")] = False,
+    model: Model = None,
+    workers: Workers = 2,
+    seed: int = 0,
+) -> None:
+    """Draw and imagine pictures, as features of the embedded eye, with questions about them and answers in text."""
+    from omni2.train.data.pictures import QUESTIONS, Ask, rows
+    from omni2.train.data.pipeline import make
+    from omni2.train.data.speak import Speak
+
+    speak = None if typed else Speak(_names(voices), None, seed=seed)
+    ask = Ask(speak, _encoder(model, None))
+    _report(make(rows(count, seed), out, [ask], workers=workers, total=count * QUESTIONS))
 
 
 @data.command()
@@ -168,9 +191,14 @@ def _names(voices: list[str] | None) -> tuple[str, ...]:
 
 
 def _encode(model: str | None, codec: Path | None) -> "list[Step]":
+    encoder = _encoder(model, codec)
+    return [encoder] if encoder is not None else []
+
+
+def _encoder(model: str | None, codec: Path | None) -> "Encode | None":
     from omni2.train.data.encode import TINY, Encode
 
-    return [Encode(model or TINY, codec)] if model or codec else []
+    return Encode(model or TINY, codec) if model or codec else None
 
 
 def _report(manifest: dict[str, Any]) -> None:

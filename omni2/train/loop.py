@@ -45,9 +45,9 @@ class Training:
     after the other and adds the gradients up.  So a run's results do not depend on how many processes made it.
     Every `evaluate_every` steps the loss on `evaluation` held-out batches is taken, for each part.  `sharded` spreads
     weights and optimiser over the processes (FSDP2) instead of copying them.  `bfloat16` None is where it is fast.
-    With `average_every` processes learn from their own parts alone and make their weights one every so many steps (local
-    SGD, arXiv 1805.09767): for processes that wait long for each other; results then depend on how many there are, and
-    a resumed run takes up the first one's optimiser.
+    With `average_every` processes learn from their own parts alone and make their weights one every so many steps
+    (local SGD, arXiv 1805.09767): for processes that wait long for each other; results then depend on how many there
+    are, and a resumed run takes up the first one's optimiser.
     """
 
     batch: int = 32

@@ -16,7 +16,7 @@ class Preset:
     sources: tuple[str, ...]
 
 
-SPOKEN: Mapping[Task, float] = {"A1A2": 0.12, "T1A2": 0.04, "T1A1": 0.16, "A1T2": 0.3, "A1T1": 0.16, "T1T2": 0.1}
+SPOKEN: Mapping[Task, float] = {"A1A2": 0.08, "T1A2": 0.03, "T1A1": 0.14, "A1T2": 0.32, "A1T1": 0.15, "T1T2": 0.2}
 SEEN: Mapping[Task, float] = {"VA1T2": 0.02, "VT1T2": 0.04, "VT2": 0.02}
 
 NANO = Preset(

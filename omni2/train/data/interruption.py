@@ -1,8 +1,8 @@
 """Interruption data: somebody says "Stop Omni" while others talk, things hum, and the model's own answer leaks back.
 
 A scene is up to 10 s of such sound with a label for each of the encoder's 50 frames a second: `irq` from the end of the
-phrase on for half a second, `n-irq` elsewhere.  What a model learns from are windows: the last two seconds up to a
-frame, and that frame's label.  Half of the windows are `irq`; the others are hard ones as often as not.
+phrase on for half a second, `n-irq` elsewhere.  What a model learns from are windows: what `OmniModel.listen` hears of
+the scene up to a frame, and that frame's label.  One in three is `irq`; the others are hard as often as not.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from omni2.audio import SAMPLE_RATE
 from omni2.encoder import FRAME_RATE, SAMPLES_PER_FRAME
 from omni2.errors import InputError
+from omni2.omni import LISTENING
 from omni2.train.data import augment as change
 from omni2.train.data.schema import Label, Row
 from omni2.train.data.sound import Wave, flac
@@ -31,8 +32,10 @@ NEAR_PHRASES = (
     "Omni, what time is it?",
 )  # fmt: skip
 SCENE = 10.0  # seconds at most
-WINDOW = 2.0  # seconds
 HOLD = 0.5  # seconds after the phrase that are `irq`
+LONGER = 2.0  # seconds that the scene of a window may be longer than it: more would not be heard
+QUIET = (30.0, 60.0)  # dB of a phrase over the noise of a quiet room
+FAR = (0.0, 40.0)  # dB by which what goes on without a phrase may be softer
 
 # Situations a window is drawn from, with their shares among the windows of their label.
 IRQ = {"ordered": 1.0}
@@ -75,7 +78,7 @@ class Listen:
     phrases: tuple[str, ...] = PHRASES
     near: tuple[str, ...] = NEAR_PHRASES
     snr: tuple[float, float] = (0.0, 30.0)
-    window: float = WINDOW
+    window: float = LISTENING
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -96,7 +99,7 @@ class Listen:
         if situation != "other":
             text = str(rng.choice(self.near if situation == "near" else self.phrases))
         name = draw_voice(self.voices, rng)
-        scene = self.scene(name, text, situation != "near", rng)
+        scene = self.scene(name, text, situation != "near", rng, self.window + LONGER)
         wave = cut(scene, draw_frame(scene, situation, rng), round(self.window * SAMPLE_RATE))
         return replace(
             row,
@@ -107,40 +110,54 @@ class Listen:
             question_seconds=wave.size / SAMPLE_RATE,
         )
 
-    def scene(self, name: str, text: str, order: bool, rng: np.random.Generator) -> Scene:
-        """Up to 10 s of background with `text`, if any, said by `name` at a random place, at a random level over it."""
-        phrase = _spoken(name, text) if text else np.zeros(0, np.float32)
-        if phrase.size and rng.random() < 0.5:
-            phrase = change.change_speed(phrase, rng.uniform(*change.SPEED))
+    def scene(self, name: str, text: str, order: bool, rng: np.random.Generator, longest: float = SCENE) -> Scene:
+        """Up to `longest` seconds of background with `text`, if any, said by `name` somewhere, at any level over it."""
+        phrase = self._said(name, text, rng) if text else np.zeros(0, np.float32)
         tail = round(2 * HOLD * SAMPLE_RATE) + SAMPLES_PER_FRAME  # so that all windows lie within the scene
-        length = max(int(rng.uniform(self.window, SCENE) * SAMPLE_RATE), phrase.size + tail)
-        behind = self.background(length, rng)
+        length = max(int(rng.uniform(self.window, longest) * SAMPLE_RATE), phrase.size + tail)
+        behind, snr = self.background(length, rng)
         start = int(rng.integers(length - tail - phrase.size + 1)) if phrase.size else 0
         if phrase.size:
             level = np.square(phrase).mean() / max(float(np.square(behind).mean()), 1e-12)
-            wave = behind * np.float32(np.sqrt(level) * 10 ** (-rng.uniform(*self.snr) / 20))
+            wave = behind * np.float32(np.sqrt(level) * 10 ** (-rng.uniform(*snr) / 20))
             wave[start : start + phrase.size] += phrase
         else:
             wave = behind
         wave = self._heard(wave, rng)
+        if not phrase.size and rng.random() < 0.3:
+            wave *= np.float32(10 ** (-rng.uniform(*FAR) / 20))
         return Scene(wave, start, start + phrase.size, order and bool(text))
 
-    def background(self, length: int, rng: np.random.Generator) -> Wave:
-        """(length,) of somebody's speech, babble, the model's own answer or noise, over some noise."""
-        kind = rng.choice(["speech", "babble", "own", "noise"], p=[0.35, 0.15, 0.3, 0.2])
+    def background(self, length: int, rng: np.random.Generator) -> tuple[Wave, tuple[float, float]]:
+        """(length,) of speech, babble, the model's own answer or noise, and how far in dB a phrase may lie over it.
+
+        Over all of them lies some noise; that of a quiet room is far below any phrase.
+        """
+        kind = rng.choice(["speech", "babble", "own", "noise", "quiet"], p=[0.3, 0.15, 0.25, 0.15, 0.15])
         noise = change.background(length, rng)
-        if kind == "noise":
-            return noise
+        if kind in ("noise", "quiet"):
+            return noise, self.snr if kind == "noise" else QUIET
         if kind == "babble":
             talkers = [
                 self._talk(draw_voice(self.voices, rng), self.texts, length, rng) for _ in range(rng.integers(3, 7))
             ]
-            return change.mix(change.babble(talkers, length, rng), noise, rng.uniform(*change.SNR))
-        if kind == "speech":
+            sound = change.babble(talkers, length, rng)
+        elif kind == "speech":
             sound = self._talk(draw_voice(self.voices, rng), self.texts, length, rng)
         else:
             sound = change.add_room(self._talk(self.answer, self.own, length, rng), rng)
-        return change.mix(sound, noise, rng.uniform(*change.SNR))
+        return change.mix(sound, noise, rng.uniform(*change.SNR)), self.snr
+
+    def _said(self, name: str, text: str, rng: np.random.Generator) -> Wave:
+        """`text` by somebody like `name`: another larynx, pitch and speed."""
+        wave = _spoken(name, text)
+        if rng.random() < 0.15:
+            wave = change.vocode(wave, rng)
+        if rng.random() < 0.25:
+            wave = change.change_pitch(wave, rng.uniform(*change.PITCH))
+        if rng.random() < 0.5:
+            wave = change.change_speed(wave, rng.uniform(*change.SPEED))
+        return wave
 
     def _talk(self, name: str, texts: Sequence[str], length: int, rng: np.random.Generator) -> Wave:
         """Sentences one after the other, with pauses, cut to (length,) at a random place."""
@@ -169,7 +186,7 @@ def draw_frame(scene: Scene, situation: str, rng: np.random.Generator) -> int:
     ordered     its label is `irq`
     near        as after an order, but behind another phrase
     unfinished  within the first four fifths of the phrase
-    over        the time of `irq` has passed
+    over        the time of `irq` has passed for half as long again
     other       any frame
     """
     hold, behind = round(HOLD * FRAME_RATE), -(-scene.end // SAMPLES_PER_FRAME)
@@ -178,7 +195,7 @@ def draw_frame(scene: Scene, situation: str, rng: np.random.Generator) -> int:
         "ordered": (behind, behind + hold),
         "near": (behind, behind + hold),
         "unfinished": (scene.start // SAMPLES_PER_FRAME, enough // SAMPLES_PER_FRAME),
-        "over": (behind + hold, behind + 2 * hold),
+        "over": (behind + hold * 3 // 2, behind + 2 * hold),
         "other": (0, scene.wave.size // SAMPLES_PER_FRAME),
     }
     low, high = spans[situation]
@@ -192,12 +209,12 @@ def cut(scene: Scene, frame: int, length: int) -> Wave:
 
 
 def windows(count: int, seed: int = 0) -> Iterator[Row]:
-    """`count` rows for the step `Listen`, `irq` and `n-irq` in turn; `seed` tells one set from another."""
-    labels: tuple[Label, Label] = ("irq", "n-irq")
+    """`count` rows for the step `Listen`, one `irq`, then two `n-irq`; `seed` tells one set from another."""
+    labels: tuple[Label, ...] = ("irq", "n-irq", "n-irq")
     for index in range(count):
-        yield Row(f"interruption/{seed}-{index}", "listen", "interruption", "MIT", label=labels[index % 2])
+        yield Row(f"interruption/{seed}-{index}", "listen", "interruption", "MIT", label=labels[index % len(labels)])
 
 
-@lru_cache(maxsize=2048)  # about 100 kB each
+@lru_cache(maxsize=4096)  # about 150 kB each
 def _spoken(name: str, text: str) -> Wave:
     return say(name, text)

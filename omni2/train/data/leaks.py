@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from omni2.errors import OmniError
 from omni2.train.data.questions import corpus, normalise, unknown
+from omni2.train.data.reserved import made_texts
 from omni2.train.data.schema import Row
 from omni2.train.data.sentences import WORDNET, definitions, examples, split
 from omni2.train.data.store import digest, read_manifest, read_rows, shards
@@ -55,11 +56,11 @@ def _files(folder: Path) -> list[Path]:
 
 @cache
 def reserved_texts() -> frozenset[str]:
-    """All test phrasings of the corpus and the held-out dictionary sentences, normalised.
+    """All test phrasings of the corpus, the texts made to measure with, the held-out dictionary sentences; normalised.
 
     The sentences only where the dictionary is installed: without it none can be trained on either.
     """
-    texts = [text for item in (*corpus(), unknown()) for text in item.test]
+    texts = [text for item in (*corpus(), unknown()) for text in item.test] + made_texts()
     if WORDNET.exists():
         texts += split(definitions())[1] + split(examples())[1]
     return frozenset(normalise(text) for text in texts)

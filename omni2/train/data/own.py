@@ -1,15 +1,19 @@
 """This package's own sources: the corpus of `nano`, its answers, dictionary sentences to transcribe and to read."""
 
+from collections import defaultdict
 from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 
-from omni2.train.data.questions import Item, corpus, unknown
+from omni2.train.data.questions import Item, corpus, normalise, unknown
+from omni2.train.data.reserved import new_sentences, recombined
 from omni2.train.data.schema import Row, Task, keyed
 from omni2.train.data.sentences import definitions, examples, shuffled, split
 
+RECOMBINED = 4000
 UNKNOWN_TIMES = 10  # the out-of-scope intent has so many times the phrasings of another
-SOURCES = ("corpus", "answers", "sentences", "definitions")
+SOURCES = ("corpus", "answers", "sentences", "examples", "definitions", "recombined")
 
 
 def own_rows(name: str, phrasings: int | None = None, seed: int = 0) -> list[Row]:
@@ -18,7 +22,9 @@ def own_rows(name: str, phrasings: int | None = None, seed: int = 0) -> list[Row
     corpus       "answer": all intents, at most `phrasings` of each; answers without sound
     answers      "read": every answer of the corpus
     sentences    "transcribe": everyday sentences, but for those held out (WordNet's examples)
-    definitions  "read": as many more sentences for the answer voice (WordNet's definitions)
+    examples     "read": the same everyday sentences, for the answer voice
+    definitions  "read": longer sentences for it (WordNet's definitions)
+    recombined   "read": sentences that begin as one answer and end as another
 
     Raises OmniError: the dictionary is not installed.
     """
@@ -28,9 +34,20 @@ def own_rows(name: str, phrasings: int | None = None, seed: int = 0) -> list[Row
         rows = [_row("read", "nano", "MIT", item.answer, item.topic) for item in (*corpus(), unknown())]
     elif name == "sentences":
         rows = [_row("transcribe", "WordNet", "WordNet-3.0", text) for text in split(examples())[0]]
+    elif name == "recombined":
+        rows = [_row("read", "nano", "MIT", text) for text in _recombined()]
     else:
-        rows = [_row("read", "WordNet", "WordNet-3.0", text) for text in split(definitions())[0]]
+        texts = examples() if name == "examples" else definitions()
+        rows = [_row("read", "WordNet", "WordNet-3.0", text) for text in split(texts)[0]]
     return [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
+
+
+def _recombined() -> list[str]:
+    topics: dict[str, list[str]] = defaultdict(list)
+    for item in corpus():
+        topics[item.topic].append(item.answer)
+    known = {normalise(text) for text in (*chain(*topics.values()), *new_sentences())}
+    return recombined(list(topics.values()), known, RECOMBINED, seed=1)
 
 
 def _questions(item: Item, phrasings: int | None) -> Iterator[Row]:

@@ -1,25 +1,105 @@
-"""Pictures to learn from as encoder features, drawn or imagined."""
+"""Pictures to learn from as encoder features, drawn or imagined, and the questions that are asked about them.
+
+make(rows(5000), Path("data/pictures"), [Ask(Speak(TRAINING, None), Encode("whisper-tiny"))])
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from omni2.efficientnet import lite_pixels
-from omni2.train.data.drawings import draw_any
+from omni2.train.data.drawings import ARTISTS, draw_any
+from omni2.train.data.encode import Encode
 from omni2.train.data.imagined import imagine_any
-from omni2.train.data.things import Scene
-from omni2.train.efficientnet_weights import Lite
+from omni2.train.data.schema import Row
+from omni2.train.data.speak import Speak, row_generator
+from omni2.train.data.things import Scene, ask, topics
+from omni2.train.efficientnet_weights import Lite, load_lite
 
-BATCH = 16  # pictures through the encoder at once
-IMAGINED = 0.25  # of the pictures are no drawings
+IMAGINED = 0.2  # of the pictures are no drawings
+QUESTIONS = 3  # about each picture
+SPOKEN = 0.5  # of the questions are spoken as well
+TAKES = 8  # voices and places in which each phrasing is spoken; a take serves many pictures
 
 
-def pictures(lite: Lite, n: int, rng: np.random.Generator) -> tuple[Tensor, list[Scene]]:
-    """`n` pictures to learn from, drawn ones first: features (n, 50, 1280) float32 and what each shows."""
-    imagined = round(n * IMAGINED)
-    drawn = [draw_any(rng) for _ in range(n - imagined)]
-    pixels = torch.stack([lite_pixels(picture) for picture, _ in drawn])
+@dataclass(frozen=True)
+class Shown:
+    """A picture: its features (50, 1280) float32, what it shows, where it comes from and under which terms."""
+
+    features: Tensor
+    scene: Scene
+    source: str
+    licence: str
+
+
+def show(lite: Lite, rng: np.random.Generator) -> Shown:
+    """A picture to learn from, of any thing."""
+    if rng.random() < IMAGINED:
+        features, scenes = imagine_any(lite, 1, rng)
+        return Shown(features[0], scenes[0], "EfficientNet-Lite0", "Apache-2.0")
+    artist = ARTISTS[rng.integers(len(ARTISTS))]
+    picture, scene = draw_any(rng, artist)
     with torch.no_grad():
-        features = [lite.encoder(batch) for batch in torch.split(pixels, BATCH)]
-    more, scenes = imagine_any(lite, imagined, rng)
-    return torch.cat([*features, more]), [*(scene for _, scene in drawn), *scenes]
+        features = lite.encoder(lite_pixels(picture)[None])
+    return Shown(features[0], scene, artist.name, artist.licence)
+
+
+def rows(count: int, seed: int = 0) -> Iterator[Row]:
+    """`QUESTIONS` rows about each of `count` pictures for the step `Ask`; `seed` tells one set from another."""
+    for index in range(count):
+        for turn in range(QUESTIONS):
+            yield Row(f"pictures/{seed}-{index}#{turn}", "see", "pictures", "")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """The step that gives a row of `rows` its picture, a question about it (none: a caption) and the answer.
+
+    Every question is typed; with `speak` and `encode` some are spoken too, and come with their features.
+    What a row becomes depends on its key alone.
+    """
+
+    speak: Speak | None = None
+    encode: Encode | None = None
+
+    def __call__(self, row: Row) -> Row:
+        """`row`, complete but for its answer's sound."""
+        picture, _, turn = row.key.partition("#")
+        shown, rng = _shown(picture), row_generator(0, row.key)
+        topic = topics(shown.scene, row_generator(1, picture), QUESTIONS)[int(turn)]
+        question, answer = ask(shown.scene, topic, rng)
+        row = replace(
+            row,
+            source=shown.source,
+            licence=shown.licence,
+            topic=topic,
+            question_text=question,
+            picture_features=shown.features.half(),
+            answer_text=answer,
+        )
+        if not question or self.speak is None or rng.random() >= SPOKEN:
+            return row
+        take = _take(self.speak, self.encode, question, int(rng.integers(TAKES)))
+        return replace(
+            row,
+            voice=take.voice,
+            question_audio=take.question_audio,
+            question_seconds=take.question_seconds,
+            question_features=take.question_features,
+        )
+
+
+@lru_cache(maxsize=4)  # the questions about a picture follow each other
+def _shown(key: str) -> Shown:
+    return show(load_lite(), row_generator(0, key))
+
+
+@lru_cache(maxsize=4096)  # about 70 kB each
+def _take(speak: Speak, encode: Encode | None, question: str, number: int) -> Row:
+    """`question` spoken, and encoded if there is an encoder."""
+    row = speak(Row(f"take {number} of {question}", "see", "", "", question_text=question))
+    return encode(row) if encode is not None else row

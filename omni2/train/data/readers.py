@@ -180,14 +180,15 @@ def parse_snac(text: str) -> Tensor:
     return torch.tensor([[int(code) for code in frame] for frame in frames])[:, list(FRAME_ORDER)]
 
 
-def records(name: str, split: str) -> Iterator[Record]:
+def records(name: str, split: str, config: str | None = None) -> Iterator[Record]:
     """The records of a json, jsonl or parquet file, of a folder of these, or of a hub id; sounds and pictures as files.
 
+    `split` and `config` (of those that the set has) are for hub ids.
     Raises InputError: no such file or set, or damaged.
     """
     path = Path(name)
     if is_hub_id(name):
-        yield from _hub_records(name, split)
+        yield from _hub_records(name, split, config)
         return
     files = (
         [path] if path.is_file() else sorted(p for p in path.glob("*") if p.suffix in (".json", ".jsonl", ".parquet"))
@@ -209,8 +210,8 @@ def records(name: str, split: str) -> Iterator[Record]:
             raise InputError(f"cannot read {file}: {' '.join(str(error).split())}") from error
 
 
-def _hub_records(name: str, split: str) -> Iterator[Record]:
-    dataset = load_dataset(name, split=split, streaming=True)
+def _hub_records(name: str, split: str, config: str | None) -> Iterator[Record]:
+    dataset = load_dataset(name, split=split, streaming=True, **({"name": config} if config else {}))
     for column, feature in (dataset.features or {}).items():
         if isinstance(feature, Audio | Image):
             dataset = dataset.cast_column(column, type(feature)(decode=False))

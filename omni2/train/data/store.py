@@ -1,16 +1,19 @@
 """Rows on disk: parquet shards in a folder, read whole, by column or streaming, and a manifest that sums them up."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import IterableDataset, load_dataset
 from datasets.distributed import split_dataset_by_node
+from torch import Tensor
 
 from omni2.errors import InputError, OmniError
 from omni2.hub import is_hub_id
@@ -47,7 +50,21 @@ def read_rows(folder: Path, columns: Sequence[str] | None = None) -> Iterator[Ro
     if columns is not None:
         widths = {name.replace("features", "width") for name in columns}
         needed = sorted({*columns, *widths & set(FEATURES), "key", "task", "source", "licence", "label"})
-    yield from map(unpack, _scan(folder, needed))
+    kept: WeakValueDictionary[bytes, Tensor] = WeakValueDictionary()
+    for row in map(unpack, _scan(folder, needed)):
+        yield _shared(row, kept)
+
+
+def _shared(row: Row, kept: "WeakValueDictionary[bytes, Tensor]") -> Row:
+    """`row` with the features that an earlier row about the same picture, or with the same spoken question, has."""
+    if row.picture_features is None:
+        return row
+
+    def known(features: Tensor) -> Tensor:
+        return kept.setdefault(sha256(features.numpy().tobytes()).digest(), features)
+
+    row = replace(row, picture_features=known(row.picture_features))
+    return row if row.question_features is None else replace(row, question_features=known(row.question_features))
 
 
 def read_columns(folder: Path, *names: str) -> Iterator[dict[str, Any]]:
@@ -101,7 +118,7 @@ def _files(name: str | Path) -> list[str]:
 def digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
-        whole = hashlib.sha256()
+        whole = sha256()
         while piece := file.read(1 << 20):
             whole.update(piece)
     return whole.hexdigest()

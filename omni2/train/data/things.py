@@ -14,8 +14,10 @@ import numpy as np
 from omni2.train.data.questions import TEXT, normalise
 
 About = Literal["name", "colour", "count"]
+Topic = Literal["name", "colour", "count", "caption"]
 Part = Literal["train", "test"]
 
+COUNTED = 0.4  # as often as several things, a single one is counted: else most answers were "one"
 NUMBERS = ("no", "one", "two", "three", "four", "five")
 HUES = {"red": 0, "orange": 30, "yellow": 54, "green": 125, "blue": 218, "purple": 275, "pink": 325}  # degrees
 COLOURS = (*HUES, "brown", "black", "white", "grey")
@@ -96,20 +98,29 @@ def caption(scene: Scene) -> str:
     return f"I see {_one(coloured, scene)}."
 
 
-def ask(scene: Scene, rng: np.random.Generator, part: Part = "train") -> tuple[str | None, str]:
-    """Draw a question about `scene`, or None for none, and its right answer."""
-    kinds: list[About | None] = [None, "name", *_abouts(scene)]  # the name is asked for twice as often
-    about = kinds[rng.integers(len(kinds))]
-    if about is None:
-        return None, caption(scene)
-    return str(rng.choice(phrasings(about, part))), answer(scene, about)
+def topics(scene: Scene, rng: np.random.Generator, n: int) -> list[Topic]:
+    """Draw `n` things to say about `scene`: its name first, then others, and the name again where there are too few."""
+    others: list[Topic] = ["caption", *_abouts(scene)[1:]]
+    if scene.count == 1 and "count" in others and rng.random() >= COUNTED:
+        others.remove("count")
+    drawn: list[Topic] = [others[i] for i in rng.permutation(len(others))]
+    name: list[Topic] = ["name"]
+    return [*name, *drawn, *name * n][:n]
+
+
+def ask(scene: Scene, topic: Topic, rng: np.random.Generator, part: Part = "train") -> tuple[str, str]:
+    """Draw a question about `scene`, "" for a caption, and its right answer.  Raises ValueError as `answer` does."""
+    if topic == "caption":
+        return "", caption(scene)
+    return str(rng.choice(phrasings(topic, part))), answer(scene, topic)
 
 
 def answers() -> list[str]:
     """Every answer and caption there can be, each once, in the things' order."""
     found: dict[str, None] = {}
     for thing in things():
-        colours = {thing.colour: None} | dict.fromkeys(HUES if thing.name in recoloured() else ())
+        hues = HUES if thing.name in recoloured() else ()
+        colours = dict.fromkeys([thing.colour, None, *hues])  # None: imagined ones have no colour
         for count in range(1, len(NUMBERS) if thing.plural else 2):
             for colour in colours:
                 scene = Scene(thing.name, thing.plural, count, colour)
