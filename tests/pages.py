@@ -23,6 +23,11 @@ sync_playwright = pytest.importorskip("playwright.sync_api", reason="playwright 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MICROPHONE_RATE = 48_000  # Hz
+CAPITAL = Path(__file__).parents[1] / "examples" / "audio" / "capital.wav"
+LEAD = 3.0  # seconds of silence before the first question, until a busy machine listens
+SPOKEN = LEAD + 1.9  # seconds after which CAPITAL has been spoken
+ANSWER = "The capital of France is Paris."
+QUIET = "omni.state === 'listening' || omni.state === 'ready'"
 VIDEO = (320, 240)  # pixels
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
@@ -34,10 +39,8 @@ PATIENCE = 120_000  # ms that a condition is waited for, on a busy machine
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian package: chromium)")
 
 
-def write_microphone(
-    path: Path, questions: list[Path], lead: float = 1.0, gap: float = 2.0, tail: float = 60.0
-) -> Path:
-    """A wav file (48 kHz, 16-bit, mono): `lead` s of silence, each question and `gap` s, at last `tail` s."""
+def write_microphone(path: Path, questions: list[Path], gap: float = 2.0, tail: float = 60.0) -> Path:
+    """A wav file (48 kHz, 16-bit, mono): LEAD s of silence, each question and `gap` s, at last `tail` s."""
     import soxr
 
     def silence(seconds: float) -> np.ndarray:
@@ -45,7 +48,7 @@ def write_microphone(
 
     spoken = [soxr.resample(to_waveform(question), 16_000, MICROPHONE_RATE) for question in questions]
     parts = [part for sound in spoken for part in (sound, silence(gap))]
-    samples = np.concatenate([silence(lead), *parts, silence(tail)])
+    samples = np.concatenate([silence(LEAD), *parts, silence(tail)])
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -96,40 +99,6 @@ def opened(browser: Browser, url: str, **context: object) -> Iterator[Page]:
         page.goto(url)
         yield page
         assert not faults
-
-
-TAPE = """() => {
-    const { analyser } = window.omni;
-    const node = new AudioWorkletNode(analyser.context, "capture");
-    window.tape = [];
-    node.port.onmessage = ({ data }) => window.tape.push(...data.pcm);
-    analyser.connect(node).connect(analyser.context.destination);
-    return analyser.context.sampleRate;
-}"""
-
-
-class Tape:
-    """Records what the page's player gives to the loudspeaker from now on."""
-
-    def __init__(self, page: Page) -> None:
-        self._page, self.rate = page, page.evaluate(TAPE)
-
-    def holds(self, pieces: list[np.ndarray]) -> list[tuple[float, float]]:
-        """For each of `pieces` (24 kHz): how well it correlates with where it was played, and its loudness there."""
-        import soxr
-
-        played = np.array(self._page.evaluate("tape"), np.float32) / 32768
-        return [_fit(played, soxr.resample(piece, 24_000, self.rate)) for piece in pieces]
-
-
-def _fit(played: np.ndarray, sent: np.ndarray) -> tuple[float, float]:
-    """Correlation of `sent` with the stretch of `played` that fits it best, and how loud that is against `sent`."""
-    size = len(played) + len(sent)
-    match = np.fft.irfft(np.fft.rfft(played, size) * np.fft.rfft(sent, size).conj(), size)
-    start = int(np.argmax(match[: len(played)]))
-    found = np.pad(played, (0, len(sent)))[start : start + len(sent)]
-    loudness = float(np.linalg.norm(found) / np.linalg.norm(sent))
-    return float(found @ sent / (np.linalg.norm(found) * np.linalg.norm(sent) + 1e-9)), loudness
 
 
 class Wire:

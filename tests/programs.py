@@ -1,5 +1,6 @@
 """Pages as people start them: programs of their own, in a process group that ends with the test."""
 
+import json
 import os
 import re
 import signal
@@ -8,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pages import QUIET
 from playwright.sync_api import Frame, Page
 from serving import ROOT, until
 
-ANSWER = "The capital of France is Paris."
-CAPITAL = ROOT / "examples" / "audio" / "capital.wav"
+from omni2.hub import NANO_FOLDER
+
 OFF = {"GRADIO_ANALYTICS_ENABLED": "False", "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false", "HF_HUB_OFFLINE": "1"}
-QUIET = "omni.state === 'listening' || omni.state === 'ready'"
 
 
 @contextmanager
@@ -71,3 +72,17 @@ def loudest(page: Page, samples: int) -> float:
         }, 20);
     })"""
     return float(page.evaluate(script, samples))
+
+
+def recorded(page: Page, clock: str, seconds: float) -> None:
+    """Wait until the recorder whose time, as in "0:04", stands in the element `clock` has run for `seconds`."""
+    page.wait_for_function(
+        "([clock, seconds]) => [...document.querySelectorAll(clock)]"
+        ".some((one) => Number(one.textContent.split(':').at(-1)) >= seconds)",
+        arg=[clock, seconds],
+    )
+
+
+def nano_sees() -> bool:
+    """Whether the shipped model learned to see."""
+    return "see" in json.loads((NANO_FOLDER / "config.json").read_text("utf-8"))["abilities"]

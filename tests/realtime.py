@@ -91,6 +91,11 @@ def endless_model() -> OmniModel:
     return model
 
 
+def answered(response: Json) -> bool:
+    """Whether it was decoded to an end; the toy's often is that of its context."""
+    return response["status"] in ("completed", "incomplete") and bool(response["output"])
+
+
 class Client:
     """A plain client that keeps every event it got."""
 

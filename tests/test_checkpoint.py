@@ -1,262 +1,29 @@
-"""Model folders, own and released, whole and damaged; where models are looked for."""
+"""Released model folders, whole and damaged."""
 
-import dataclasses
 import json
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import parity
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from folders import outputs, same, tokenizer
 from torch import Tensor, nn
 
 from omni2 import checkpoint as released
-from omni2 import hub
-from omni2.bundle import Bundle, load, save
-from omni2.codec.istft import IstftCodec, IstftConfig
-from omni2.config import ModelConfig
+from omni2.bundle import save
 from omni2.encoder import AudioEncoder
 from omni2.errors import CheckpointError
-from omni2.hub import find, load_bundle
-from omni2.model import OmniLM
-from omni2.tokens import TokenLayout
-from omni2.vision import VisionEncoder
+from omni2.hub import load_bundle
 
-LAYOUT = TokenLayout(text_ids=50, text_block=64, codebook_size=16, audio_block=24)
-SIZES = ModelConfig(
-    **{"n_layer": 2, "n_head": 4, "n_query_groups": 2, "head_size": 8, "n_embd": 32, "intermediate_size": 48},
-    **{"block_size": 64, "whisper_adapter_dim": 64, "vision_adapter_dim": 24, "adapter_size": 40, "audio_stride": 2},
-    **{"rope_base": 10_000.0},
-)
 SNAC = {
     **{"sampling_rate": 24_000, "encoder_dim": 4, "encoder_rates": [2, 4, 8, 8], "latent_dim": None},
     **{"decoder_dim": 32, "decoder_rates": [8, 8, 4, 2], "attn_window_size": None, "codebook_size": 4096},
     **{"codebook_dim": 4, "vq_strides": [4, 2, 1], "noise": True, "depthwise": True},
 }
-
-
-def tokenizer(size: int = 40) -> Tokenizer:
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel()
-    made.train_from_iterator(["the quick brown fox jumps over the lazy dog"], trainers.BpeTrainer(vocab_size=size))
-    return made
-
-
-def tiny() -> Bundle:
-    torch.manual_seed(0)
-    audio, codec = AudioEncoder(8, 100, 64, 1, 2), IstftCodec(IstftConfig(width=16, n_mels=20, codebook_size=16))
-    vision = VisionEncoder(64, 2, 8, 16, 24, 96)
-    for part in (lm := OmniLM(SIZES, LAYOUT), audio, vision, codec):
-        part.eval()
-    abilities = frozenset({"see", "answer", "speak"})
-    return Bundle(lm, tokenizer(), audio, vision, codec, "trimmed", abilities, "tiny")
-
-
-@pytest.fixture(scope="module")
-def bundle() -> Bundle:
-    return tiny()
-
-
-@pytest.fixture(scope="module")
-def saved(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("own") / "tiny"
-    save(bundle, folder, torch.float32)
-    return folder
-
-
-@torch.inference_mode()
-def outputs(bundle: Bundle, codes: int = 16) -> dict[str, Tensor]:
-    """What every part makes of the same inputs."""
-    rng = torch.Generator().manual_seed(3)
-    wave = torch.randn(8000, generator=rng) * 0.1
-    text = torch.randint(0, 16, (1, 8, 7), generator=rng)
-    lm = bundle.lm
-    hidden = lm(lm.embed(text))
-    made = {
-        "text": lm.text_logits(hidden),
-        "audio": lm.audio_logits(hidden),
-        "heard": bundle.audio_encoder.encode(wave, "trimmed"),
-        "codes": bundle.codec.encode(wave),
-        "sound": bundle.codec.decode(torch.randint(0, codes, (3, 7), generator=rng), seed=1),
-    }
-    made["adapted"] = lm.adapt(made["heard"], "audio")
-    if bundle.vision_encoder:
-        made["seen"] = bundle.vision_encoder(torch.randn(1, 3, 16, 16, generator=rng))[0]
-        made["pictured"] = lm.adapt(made["seen"], "image")
-    return made
-
-
-def same(one: Bundle, other: Bundle, tolerance: float = 0.0) -> None:
-    left, right = outputs(one), outputs(other)
-    assert left.keys() == right.keys()
-    for name, value in left.items():
-        assert torch.allclose(value, right[name], rtol=0, atol=tolerance), name
-    assert one.tokenizer.to_str() == other.tokenizer.to_str()
-    for field in ("window", "abilities", "name"):
-        assert getattr(one, field) == getattr(other, field)
-    assert (one.lm.config, one.lm.layout) == (other.lm.config, other.lm.layout)
-
-
-# ---- own folders
-
-
-def test_a_saved_model_is_the_model(bundle, saved):
-    loaded = load(saved)
-    same(bundle, loaded)
-    for part in (loaded.lm, loaded.audio_encoder, loaded.vision_encoder, loaded.codec):
-        assert not part.training
-        for value in (*part.parameters(), *part.buffers()):
-            assert not value.is_meta
-            assert value.dtype in (torch.float32, torch.int64)
-        assert all(value.requires_grad for value in part.parameters())
-    assert json.loads((saved / "config.json").read_text())["abilities"] == ["answer", "see", "speak"]
-
-
-def test_half_precision_is_stored_once_and_saved_over_itself(bundle, tmp_path):
-    save(bundle, tmp_path)
-    first = load(tmp_path)
-    assert (tmp_path / "model.safetensors").stat().st_size < 2.2 * sum(p.numel() for p in bundle.lm.parameters()) + 4096
-    save(first, tmp_path)  # over the files that it is mapped from
-    same(first, load(tmp_path))
-    lm, own = outputs(bundle)["text"], outputs(first)["text"]
-    assert 0 < (lm - own).abs().max() < 0.02 * lm.abs().max()
-
-
-def test_a_model_without_pictures_needs_no_transformers(bundle, tmp_path):
-    save(bundle, tmp_path)  # its vision encoder must not stay behind
-    lm = OmniLM(dataclasses.replace(SIZES, vision_adapter_dim=0), LAYOUT).eval()
-    blind = dataclasses.replace(bundle, lm=lm, vision_encoder=None, abilities=frozenset({"answer"}))
-    save(blind, tmp_path)
-    assert not (tmp_path / "vision_encoder.safetensors").exists()
-    code = (
-        "import sys; from omni2.hub import load_bundle; b = load_bundle(sys.argv[1]); assert b.vision_encoder is None\n"
-        "assert not {'transformers', 'snac', 'huggingface_hub.hf_api'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=120)
-
-
-def test_a_model_that_claims_to_see_needs_an_eye(bundle, tmp_path):
-    lm = OmniLM(dataclasses.replace(SIZES, vision_adapter_dim=0), LAYOUT).eval()
-    save(dataclasses.replace(bundle, lm=lm, vision_encoder=None, abilities=frozenset({"see"})), tmp_path)
-    with pytest.raises(CheckpointError, match="vision encoder"):
-        load(tmp_path)
-
-
-def test_odd_positions_of_the_audio_encoder_are_kept(bundle, tmp_path):
-    encoder = AudioEncoder(8, 100, 64, 1, 2).eval()
-    encoder.positional_embedding.mul_(0.5)
-    save(dataclasses.replace(bundle, audio_encoder=encoder), tmp_path, torch.float32)
-    assert torch.equal(load(tmp_path).audio_encoder.positional_embedding, encoder.positional_embedding)
-
-
-def test_what_cannot_be_saved(bundle, tmp_path):
-    with pytest.raises(CheckpointError, match="float16 or float32"):
-        save(bundle, tmp_path, torch.int8)
-    lm = OmniLM(SIZES, LAYOUT)
-    nn.init.constant_(lm.norm.weight, 1e6)
-    with pytest.raises(CheckpointError, match=r"norm\.weight has values that float16 cannot hold"):
-        save(dataclasses.replace(bundle, lm=lm), tmp_path)
-    (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match="cannot write"):
-        save(bundle, tmp_path / "file")
-    with pytest.raises(CheckpointError, match="cannot be saved"):
-        save(dataclasses.replace(bundle, codec=object()), tmp_path)
-
-
-def edit(**entries: object) -> Callable[[Path], None]:
-    """Change entries of config.json: `model={"n_head": 3}` below one, `window=None` takes one away."""
-
-    def change(folder: Path) -> None:
-        config = json.loads((folder / "config.json").read_text())
-        for key, value in entries.items():
-            if isinstance(value, dict):
-                config[key] = {k: v for k, v in (config[key] | value).items() if v is not None}
-            elif value is None:
-                del config[key]
-            else:
-                config[key] = value
-        (folder / "config.json").write_text(json.dumps(config))
-
-    return change
-
-
-def cut(name: str, left: float = 0.5) -> Callable[[Path], None]:
-    return lambda folder: os.truncate(folder / name, int((folder / name).stat().st_size * left))
-
-
-def remove(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).unlink()
-
-
-def text(name: str, content: str) -> Callable[[Path], object]:
-    return lambda folder: (folder / name).write_text(content)
-
-
-WEIGHTS = ("model", "audio_encoder", "vision_encoder", "codec")
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        *[(remove(f"{name}.safetensors"), rf"{name}\.safetensors is missing") for name in WEIGHTS],
-        *[(cut(f"{name}.safetensors"), rf"{name}\.safetensors is damaged or cut short") for name in WEIGHTS],
-        (cut("model.safetensors", 0), "damaged or cut short"),
-        (cut("model.safetensors", 0.001), "damaged or cut short"),
-        (text("model.safetensors", "version https://git-lfs.github.com/spec/v1\n"), "damaged or cut short"),
-        (remove("config.json"), r"config\.json is missing"),
-        (remove("tokenizer.json"), r"tokenizer\.json is missing"),
-        (cut("config.json"), r"cannot read .*config\.json"),
-        (cut("tokenizer.json"), r"tokenizer\.json is damaged"),
-        (text("config.json", "[]"), "not of this library"),
-        (text("config.json", "{}"), "not of this library"),
-        (text("config.json", '{"format": 1}'), '"layout" is missing'),
-        (text("config.json", "[" * 100_000), "cannot read"),
-        (edit(format=2), "format 2, this version reads 1; update omni2"),
-        (edit(format="x"), "format 'x'"),
-        *[(edit(**{key: None}), f'"{key}" is missing') for key in ("model", "window", "abilities", "codec", "name")],
-        *[(edit(**{key: 5}), "not a dict") for key in ("model", "layout", "audio_encoder", "vision_encoder", "codec")],
-        (edit(window="round"), "exact or trimmed"),
-        (edit(abilities=[1]), "a list of names"),
-        (edit(model={"n_layer": "2"}), "n_layer is '2'"),
-        (edit(model={"n_layer": True}), "n_layer is True"),
-        (edit(model={"n_layer": None}), "n_layer"),
-        (edit(model={"n_layer": 3}), r"model\.safetensors does not fit .*missing"),
-        (edit(model={"n_layer": 1}), r"model\.safetensors does not fit .*unknown"),
-        (edit(model={"n_head": 3}), "impossible sizes"),
-        (edit(model={"n_query_groups": 0}), "not a ModelConfig"),
-        (edit(model={"n_embd": 64}), "size mismatch"),
-        (edit(model={"n_embd": -1}), "does not fit"),
-        (edit(model={"experts": 8}), "unknown entry 'experts'"),
-        (edit(layout={"text_ids": 60}), "no room"),
-        (edit(layout={"text_ids": 30}), "more than 30 tokens"),
-        (edit(layout={"codebook_size": [16]}), r"codebook_size is \[16\]"),
-        (edit(audio_encoder={"width": 0}), "positive whole numbers"),
-        (edit(audio_encoder={"layers": None}), "positive whole numbers"),
-        (edit(vision_encoder={"patch": 4}), r"vision_encoder\.safetensors does not fit"),
-        (edit(codec={"kind": "mp3"}), "unknown codec 'mp3'"),
-        (edit(codec={"kind": "snac"}), "SNAC"),
-        (edit(codec={"width": 32}), r"codec\.safetensors does not fit"),
-        (edit(codec={"strides": 4}), "not a IstftConfig"),
-    ],
-)
-def test_damaged_folders_are_refused_in_one_line(saved, tmp_path, damage, message):
-    folder = tmp_path / "model"
-    shutil.copytree(saved, folder)
-    damage(folder)
-    with pytest.raises(CheckpointError, match=message) as caught:
-        load_bundle(folder)
-    assert "\n" not in str(caught.value)
-    assert str(folder) in str(caught.value)
-
-
-# ---- released folders
 
 
 class Holder(nn.Module):
@@ -323,15 +90,6 @@ def copy(theirs: Path, tmp_path: Path) -> Path:
     shutil.copytree(theirs, folder, ignore=shutil.ignore_patterns("*.pth"))
     (folder / "lit_model.pth").symlink_to(theirs / "lit_model.pth")
     return folder
-
-
-@pytest.fixture
-def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No network and an empty cache, as HF_HUB_OFFLINE=1 and HF_HUB_CACHE say at start."""
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
 
 
 def test_a_released_folder_becomes_an_own_one(theirs, tmp_path):
@@ -463,45 +221,3 @@ def test_a_missing_file_comes_from_the_hub(copy, tmp_path, monkeypatch):
     assert load_bundle("gpt-omni/mini-omni2").name == "gpt-omni/mini-omni2"
     assert asked[0][0] == "gpt-omni/mini-omni2"
     assert {"lit_model.pth", "model_config.yaml", "config.json", "model.safetensors"} <= set(asked[0])
-
-
-# ---- names
-
-
-@pytest.mark.usefixtures("offline")
-def test_a_hub_id_that_cannot_be_had(tmp_path):
-    for name in ("gpt-omni/mini-omni2", "someone/else"):
-        with pytest.raises(CheckpointError, match=f"hf download {name}"):
-            load_bundle(name)
-
-
-def test_unknown_names_never_reach_the_network(tmp_path, monkeypatch, saved):
-    monkeypatch.setattr("huggingface_hub.snapshot_download", None)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "model.pth").touch()
-    (tmp_path / "empty").mkdir()
-    for name in (
-        "large",
-        "",
-        "a/b/c",
-        "./org/name",
-        "../org",
-        "/no/where",
-        "~/no-where",
-        "org/",
-        "a\nb",
-        "org/na me",
-        "~no-user/x",
-        "x" * 5000,
-    ):
-        with pytest.raises(CheckpointError, match=r'(?s)no model .*"nano", a folder, or a hub id'):
-            find(name)
-    with pytest.raises(CheckpointError, match="is a file; give the folder"):
-        find("model.pth")
-    with pytest.raises(CheckpointError, match=r"config\.json is missing"):
-        load_bundle("empty")
-    monkeypatch.setattr(hub, "NANO_FOLDER", saved)
-    assert find("nano") == saved
-    monkeypatch.setattr(hub, "NANO_FOLDER", tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match="install omni2 again"):
-        find("nano")

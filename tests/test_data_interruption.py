@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from omni2.audio import SAMPLE_RATE, to_waveform
-from omni2.encoder import FRAME_RATE, SAMPLES_PER_FRAME, frames_of
+from omni2.encoder import FRAME_RATE, SAMPLES_PER_FRAME
 from omni2.errors import InputError
+from omni2.omni import LISTENING
 from omni2.train.data import interruption
 from omni2.train.data.interruption import HOLD, IRQ, N_IRQ, NEAR_PHRASES, Listen, Scene, cut, draw_frame, windows
 from omni2.train.data.pipeline import make
@@ -16,6 +17,7 @@ from omni2.train.data.sound import flac
 from omni2.train.data.store import read_rows
 
 HELD = round(HOLD * FRAME_RATE)
+LENGTH = round(LISTENING * SAMPLE_RATE)
 
 
 @pytest.fixture
@@ -50,12 +52,12 @@ def test_the_frames_of_a_situation_have_its_label(step: Listen, situation: str) 
         assert scene.wave.size <= interruption.SCENE * SAMPLE_RATE + 2
         frame = draw_frame(scene, situation, rng)
         assert scene.labels()[frame] == (situation in IRQ)
-        window = cut(scene, frame, 2 * SAMPLE_RATE)
-        assert window.shape == (32_000,)
+        window = cut(scene, frame, LENGTH)
+        assert window.shape == (LENGTH,)
         end = (frame + 1) * SAMPLES_PER_FRAME
         assert end <= scene.wave.size
-        np.testing.assert_array_equal(window[-min(end, 32_000) :], scene.wave[max(end - 32_000, 0) : end])
-        assert not window[: max(32_000 - end, 0)].any()
+        np.testing.assert_array_equal(window[-min(end, LENGTH) :], scene.wave[max(end - LENGTH, 0) : end])
+        assert not window[: max(LENGTH - end, 0)].any()
 
 
 def test_the_phrase_is_where_the_scene_says(step: Listen) -> None:
@@ -70,20 +72,19 @@ def test_the_phrase_is_where_the_scene_says(step: Listen) -> None:
     assert np.ptp(starts) > 0.3
 
 
-def test_half_are_orders_and_all_situations_occur(step: Listen, tmp_path: Path) -> None:
-    manifest = make(windows(80), tmp_path, [step], size=20)
-    assert manifest["labels"] == {"irq": 40, "n-irq": 40}
+def test_a_third_are_orders_and_all_situations_occur(step: Listen, tmp_path: Path) -> None:
+    manifest = make(windows(120), tmp_path, [step], size=20)
+    assert manifest["labels"] == {"irq": 40, "n-irq": 80}
     rows = list(read_rows(tmp_path))
     situations = Counter(row.topic for row in rows)
     assert situations.keys() == {*IRQ, *N_IRQ}
     assert all((row.topic in IRQ) == (row.label == "irq") for row in rows)
-    assert all(len(to_waveform(row.question_audio)) == 32_000 for row in rows)
+    assert all(len(to_waveform(row.question_audio)) == LENGTH for row in rows)
     assert {row.question_text for row in rows if row.label == "irq"} == {"Halt."}
     assert {row.question_text for row in rows if row.topic == "near"} == {"Malt."}
     assert {(row.question_text, row.voice) for row in rows if row.topic == "other"} == {("", "")}
-    assert frames_of(32_000) == 101
     first = rows[0]
-    again = step(next(row for row in windows(80) if row.key == first.key))
+    again = step(next(row for row in windows(120) if row.key == first.key))
     assert again.question_audio == first.question_audio
     other = step(next(iter(windows(1, seed=5))))
     assert other.question_audio != step(next(iter(windows(1)))).question_audio
@@ -107,7 +108,7 @@ def test_unusable_choices_are_refused() -> None:
 
 
 def test_silent_backgrounds_do_not_matter(step: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Listen, "background", lambda self, length, rng: np.zeros(length, np.float32))
+    monkeypatch.setattr(Listen, "background", lambda self, length, rng: (np.zeros(length, np.float32), (0.0, 0.0)))
     scene = step.scene("hibari", "Halt.", True, np.random.default_rng(0))
     assert np.isfinite(scene.wave).all()
     assert len(flac(scene.wave, SAMPLE_RATE)) > 1000

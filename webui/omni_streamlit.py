@@ -71,9 +71,10 @@ def live(client: Client) -> None:
 def chat(client: Client) -> None:
     """Turn by turn: the conversation so far, the turn that was just asked for, the inputs for the next."""
     messages: list[Message] = st.session_state.setdefault("messages", [])
-    for message in messages:
-        message.show()
-    now = st.container()
+    said = st.container()  # it grows: without it the inputs would move, and start anew, at every turn
+    with said:
+        for message in messages:
+            message.show()
     left, right = st.columns(2)
     recording = left.audio_input("Speak", key="recording")
     with right.popover("Show a picture", width="stretch"):
@@ -83,7 +84,7 @@ def chat(client: Client) -> None:
     new = recording is not None and recording.file_id != st.session_state.get("heard")
     if not (typed or new):
         return
-    with now:
+    with said:
         if typed:
             messages.append(Message("user", typed, picture=picture))
             turn(messages, lambda: client.ask(typed, picture))

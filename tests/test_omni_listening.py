@@ -1,0 +1,63 @@
+"""Whether a sound is an order to stop."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from toys import ABILITIES, LAYOUT, tiny_model, tone
+
+from omni2 import OmniModel
+from omni2.errors import AbilityError, InputError
+from omni2.omni import LISTENING
+
+
+@pytest.fixture(scope="module")
+def model() -> OmniModel:
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def listener() -> OmniModel:
+    return tiny_model(abilities=ABILITIES | {"listen"})
+
+
+def sureness(listener: OmniModel, audio: npt.NDArray[np.float32]) -> float:
+    """The least threshold at which `audio` is no order any more: how likely `irq` is against `n_irq`."""
+    low, high = 0.0, 1.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (middle, high) if listener.listen(audio, threshold=middle) else (low, middle)
+    return low
+
+
+def test_listening_weighs_the_two_tokens_of_the_prompt_it_was_trained_on(listener: OmniModel) -> None:
+    sound = np.random.default_rng(1).normal(0, 0.1, round(LISTENING * 16_000)).astype(np.float32)
+    heard = listener.bundle.audio_encoder.encode(sound, listener.bundle.window)
+    prompt = listener.prompts.listening(heard)
+    lm = listener.bundle.lm
+    with torch.no_grad():
+        logits = lm.text_logits(lm(lm.embed(prompt.ids[None], [prompt.spans]))[0, -1])
+    likely = logits[[LAYOUT.irq, LAYOUT.n_irq]].softmax(0)[0]
+    assert sureness(listener, sound) == pytest.approx(float(likely), abs=1e-3)
+    assert listener.listen(sound) == (likely > 0.5)
+    assert listener.engine.live == 0
+
+
+def test_only_the_last_seconds_are_heard_and_what_is_missing_is_silence(listener: OmniModel) -> None:
+    length = round(LISTENING * 16_000)
+    sound = np.random.default_rng(2).normal(0, 0.1, length).astype(np.float32)
+    expected = sureness(listener, sound)
+    assert sureness(listener, np.concatenate([tone(1.0), sound])) == expected
+    assert sureness(listener, np.concatenate([sound, tone(1.0)])) != expected
+    short = sound[-8_000:]
+    padded = np.concatenate([np.zeros(length - 8_000, np.float32), short])
+    assert sureness(listener, short) == sureness(listener, padded)
+
+
+def test_listening_needs_the_ability_sound_and_a_threshold(model: OmniModel, listener: OmniModel) -> None:
+    with pytest.raises(AbilityError, match="listen"):
+        model.listen(tone())
+    with pytest.raises(InputError, match="samples of type"):
+        listener.listen(np.zeros(16_000, bool))
+    with pytest.raises(InputError, match="between 0 and 1"):
+        listener.listen(tone(), threshold=1.0)
