@@ -215,6 +215,6 @@ def windows(count: int, seed: int = 0) -> Iterator[Row]:
         yield Row(f"interruption/{seed}-{index}", "listen", "interruption", "MIT", label=labels[index % len(labels)])
 
 
-@lru_cache(maxsize=4096)  # about 150 kB each
+@lru_cache(maxsize=4000)  # about 150 kB each
 def _spoken(name: str, text: str) -> Wave:
     return say(name, text)

@@ -98,7 +98,7 @@ def _shown(key: str) -> Shown:
     return show(load_lite(), row_generator(0, key))
 
 
-@lru_cache(maxsize=4096)  # about 70 kB each
+@lru_cache(maxsize=4000)  # about 70 kB each
 def _take(speak: Speak, encode: Encode | None, question: str, number: int) -> Row:
     """`question` spoken, and encoded if there is an encoder."""
     row = speak(Row(f"take {number} of {question}", "see", "", "", question_text=question))
