@@ -1,6 +1,5 @@
 """Released model folders, whole and damaged."""
 
-import json
 import os
 import pickle
 import shutil
@@ -10,61 +9,13 @@ from pathlib import Path
 import parity
 import pytest
 import torch
-from folders import outputs, same, tokenizer
-from torch import Tensor, nn
+from folders import Holder, clip_weights, outputs, same, snac_folder, tokenizer
 
 from omni2 import checkpoint as released
 from omni2.bundle import save
 from omni2.encoder import AudioEncoder
 from omni2.errors import CheckpointError
 from omni2.hub import load_bundle
-
-SNAC = {
-    **{"sampling_rate": 24_000, "encoder_dim": 4, "encoder_rates": [2, 4, 8, 8], "latent_dim": None},
-    **{"decoder_dim": 32, "decoder_rates": [8, 8, 4, 2], "attn_window_size": None, "codebook_size": 4096},
-    **{"codebook_dim": 4, "vq_strides": [4, 2, 1], "noise": True, "depthwise": True},
-}
-
-
-class Holder(nn.Module):
-    """Weights at dotted names, as a module that TorchScript can save."""
-
-    def __init__(self, weights: dict[str, Tensor]) -> None:
-        super().__init__()
-        for child in {name.split(".")[0] for name in weights if "." in name}:
-            below = {name[len(child) + 1 :]: value for name, value in weights.items() if name.startswith(f"{child}.")}
-            self.add_module(child, Holder(below))
-        for name, value in weights.items():
-            if "." not in name:
-                self.register_parameter(name, nn.Parameter(value))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
-
-
-def clip_weights(width: int = 64, out: int = 32) -> dict[str, Tensor]:
-    """openai/CLIP's names: one layer, patches of 8 in pictures of 16, 5 tokens."""
-    shapes = {"class_embedding": (width,), "positional_embedding": (5, width), "proj": (width, out)}
-    shapes |= {"conv1.weight": (width, 3, 8, 8)}
-    block = "transformer.resblocks.0"
-    for name in ("ln_pre", "ln_post", f"{block}.ln_1", f"{block}.ln_2"):
-        shapes |= {f"{name}.weight": (width,), f"{name}.bias": (width,)}
-    for name, rows, columns in (
-        ("attn.in_proj_", 3 * width, width),
-        ("attn.out_proj.", width, width),
-        ("mlp.c_fc.", 2 * width, width),
-        ("mlp.c_proj.", width, 2 * width),
-    ):
-        shapes |= {f"{block}.{name}weight": (rows, columns), f"{block}.{name}bias": (rows,)}
-    return {f"visual.{name}": torch.randn(shape).half() * 0.1 for name, shape in shapes.items()}
-
-
-def snac_folder(folder: Path) -> None:
-    from omni2.codec import snac  # imports the package without the warning it gives
-
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(SNAC))
-    torch.save(snac.SNAC(**SNAC).state_dict(), folder / "pytorch_model.bin")
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from folders import Holder, clip_weights, snac_folder
 from lessons import plan, rows, write
-from test_checkpoint import Holder, clip_weights, snac_folder
 from toys import LAYOUT, photo, tiny_tokenizer, tone
 
 from omni2.encoder import AudioEncoder
