@@ -40,7 +40,8 @@ def test_ways_to_go_on_are_kept_for_evaluation():
 def test_rows_keep_the_turn_before():
     made = own_rows("followups")
     assert len({row.key for row in made}) == len(made)
-    assert all(len(row.history) == 1 for row in made) and unpack(pack(made[0])) == made[0]
+    assert all(len(row.history) == 1 for row in made)
+    assert unpack(pack(made[0])) == made[0]
 
 
 @pytest.mark.parametrize("asked", [[], [5, 6]])
@@ -50,9 +51,11 @@ def test_history_stands_before_the_prompt_and_moves_its_sound(asked: list[int]):
     question = [LAYOUT.input_text, *asked, LAYOUT.eot] if asked else []
     past = [*question, LAYOUT.answer_text, 8, 9, LAYOUT.eot]
     n = len(past)
-    assert behind.ids[TEXT_LAYER, :n].tolist() == past and (behind.ids[:TEXT_LAYER, :n] == LAYOUT.pad_audio).all()
+    assert behind.ids[TEXT_LAYER, :n].tolist() == past
+    assert (behind.ids[:TEXT_LAYER, :n] == LAYOUT.pad_audio).all()
     assert torch.equal(behind.ids[:, n:], alone.ids)
-    assert behind.spans[0].start == alone.spans[0].start + n and torch.equal(behind.spans[0].features, sound)
+    assert behind.spans[0].start == alone.spans[0].start + n
+    assert torch.equal(behind.spans[0].features, sound)
 
 
 def test_training_puts_the_turn_before_into_the_prompt_and_at_times_another():
@@ -78,7 +81,8 @@ def test_a_model_answers_behind_earlier_turns_and_refuses_what_does_not_fit():
     model = OmniModel(tiny_bundle(abilities=frozenset({"answer"}), block_size=128))
     alone = model.answer(text="what is it", reply="text").text
     behind = model.answer(text="what is it", reply="text", history=[("who", "the cat"), ("", "paris")]).text
-    assert isinstance(behind, str) and behind != alone
+    assert isinstance(behind, str)
+    assert behind != alone
     with pytest.raises(ContextLengthError):
         model.stream(text="what is it", history=[("who", "the cat")] * 40)
     assert model.answer(text="what is it", reply="text").text == alone
