@@ -9,6 +9,7 @@ import numpy as np
 from omni2.eval.asking import Condition, Wave, each, spoken, together
 from omni2.eval.report import Figure, Table, by, share
 from omni2.omni import OmniModel
+from omni2.train.data.followups import followups
 from omni2.train.data.questions import FIRST, UNKNOWN, Item, corpus, normalise, unknown
 from omni2.train.data.voices import RESERVED
 
@@ -19,12 +20,13 @@ SILENCE = np.zeros(0, np.float32)
 
 @dataclass(frozen=True)
 class Case:
-    """One question of the test: what is asked, in which voice, and the right answer."""
+    """One question of the test: what is asked, in which voice, the right answer, and the turns before."""
 
     topic: str
     question: str
     voice: str
     answer: str
+    history: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Asked:
-    """All results of one evaluation: in scope, out of it, and a draw from the first version's answers alone."""
+    """All results of one evaluation: in scope, out of it, of the first version's scope alone, and behind a turn."""
 
     inside: list[Result]
     outside: list[Result]
     first: list[Result]
     items: Sequence[Item] = field(default_factory=corpus)
+    following: list[Result] = field(default_factory=list)
 
     def of(self, mode: Mode, condition: Condition = "clean") -> list[Result]:
         """The results in scope of a mode and a condition."""
@@ -71,6 +74,14 @@ def cases(items: Sequence[Item], n: int, seed: int = 0) -> list[Case]:
     ]
 
 
+def following(n: int, seed: int = 3) -> list[Case]:
+    """`n` questions that only the turn before makes sense of, in phrasings never trained on, in reserved voices."""
+    rng = np.random.default_rng(seed)
+    ones = followups("test")
+    drawn = [ones[i] for i in rng.permutation(len(ones))[:n]]
+    return [Case(one.topic, one.question, str(rng.choice(RESERVED)), one.answer, (one.before,)) for one in drawn]
+
+
 def ask(model: OmniModel, questions: Sequence[Case], mode: Mode, condition: Condition = "clean") -> list[Result]:
     """Ask every case in one mode."""
     if mode != "typed":
@@ -79,9 +90,9 @@ def ask(model: OmniModel, questions: Sequence[Case], mode: Mode, condition: Cond
 
     def one(case: Case) -> Result:
         if mode == "typed":
-            said = model.answer(text=case.question, reply="text")
+            said = model.answer(text=case.question, reply="text", history=case.history)
         else:
-            said = model.answer(spoken(case.voice, case.question, condition), reply=mode)
+            said = model.answer(spoken(case.voice, case.question, condition), reply=mode, history=case.history)
         return Result(case, mode, condition, said.text, said.audio)
 
     return together(one, questions, f"asking, {mode}, {condition}")
@@ -102,7 +113,8 @@ def ask_all(model: OmniModel, n: int, items: Sequence[Item] | None = None) -> As
     for condition in HARD:
         results += ask(model, inside[: max(n // 2, 1)], "speech", condition)
     beyond = ask(model, outside, "speech") + ask(model, outside, "typed")
-    return Asked(results, beyond, ask(model, first, "speech"), items)
+    behind = following(max(n // 2, 1)) if "history" in model.abilities else []
+    return Asked(results, beyond, ask(model, first, "speech"), items, ask(model, behind, "speech"))
 
 
 def table(asked: Asked, model: OmniModel) -> Table:
@@ -114,11 +126,13 @@ def table(asked: Asked, model: OmniModel) -> Table:
         "qa.text": ("spoken questions answered in text, right", asked.of("text")),
         "qa.typed": ("typed questions, right", asked.of("typed")),
         **{f"qa.{one}": (f"spoken, {name}, right", asked.of("speech", one)) for one, name in HARD.items()},
+        "qa.followups": ("spoken follow-ups to the turn before, right", asked.following),
     }
+    absent = {"qa.first", "qa.followups"}  # where there is nothing to ask
     figures = [
         Figure("qa.answers", "answers in scope", len(items)),
         Figure("qa.topics", "topics", len({item.topic for item in items})),
-        *(_right(key, what, results) for key, (what, results) in sets.items() if results or key != "qa.first"),
+        *(_right(key, what, results) for key, (what, results) in sets.items() if results or key not in absent),
     ]
     for mode, name, key in (("speech", "spoken", "qa.unknown"), ("typed", "typed", "qa.unknown.typed")):
         refused = [one.is_refusal for one in asked.outside if one.mode == mode]
@@ -130,7 +144,7 @@ def table(asked: Asked, model: OmniModel) -> Table:
         ("voice", by(heard, lambda one: one.case.voice)),
     ):
         figures += [_right(f"qa.{kind}.{name}", f"{kind} {name}, right", ones, True) for name, ones in groups.items()]
-    return Table(figures, wrong=wrong([*asked.inside, *asked.first, *asked.outside], model))
+    return Table(figures, wrong=wrong([*asked.inside, *asked.first, *asked.outside, *asked.following], model))
 
 
 def wrong(results: Sequence[Result], model: OmniModel) -> Iterator[str]:
