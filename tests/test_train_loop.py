@@ -1,13 +1,17 @@
 """The loop: a killed run goes on as if nothing had happened, processes share the work, what is frozen stays."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
 import torch
 from lessons import STAGES, mixture, plan, rows, toy, write
+from torch.multiprocessing.spawn import ProcessContext
 from toys import LAYOUT, tiny_lm
 
 import omni2.train.loop as loop
@@ -138,6 +142,17 @@ def test_two_processes_learn_as_one(tmp_path: Path, sharded: bool):
     models = [OmniModel.from_pretrained(tmp_path / name / "model").bundle.lm for name in ("one", "two")]
     for a, b in zip(*(lm.parameters() for lm in models), strict=True):
         assert torch.allclose(a, b, atol=1e-3)
+
+
+def test_who_is_interrupted_leaves_no_process_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(self) -> None:
+        assert len(active_children()) == 2
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ProcessContext, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(plan(tmp_path, "endless", begin=partial(time.sleep, 600)), processes=2)
+    assert not active_children()
 
 
 @pytest.mark.slow
