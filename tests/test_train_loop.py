@@ -175,6 +175,17 @@ def test_processes_that_learn_alone_end_with_the_mean_of_their_weights(tmp_path:
     assert apart > 1e-3
 
 
+def test_runs_of_either_precision_follow_each_other(tmp_path: Path):
+    """In one process, whatever the hardware would choose."""
+    stage = Stage("s", {"A1T2": 1.0}, steps=1, learning_rate=1e-3)
+    losses = []
+    for name, bfloat16 in (("wide", False), ("narrow", True), ("again", False)):
+        train(tiny_lm(stride=2).float(), mixture(), [stage], tmp_path / name, replace(TRAINING, bfloat16=bfloat16))
+        losses.append(log(tmp_path / name)[0]["text"])
+    assert losses[0] == losses[2] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
 def test_parts_are_shared_out_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(loop.Accelerator, "num_processes", 2)
     with pytest.raises(OmniError, match="3 parts cannot be shared out evenly to 2 processes"):
