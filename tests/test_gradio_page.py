@@ -121,6 +121,9 @@ def test_transcribing_and_reading_aloud(page_address: str, browser: Browser) -> 
         page.wait_for_function("[...document.querySelectorAll('textarea')].some((one) => one.value.includes('France'))")
         page.get_by_role("tab", name="Speak").click()
         page.get_by_role("button", name=ANSWER).click()
+        page.wait_for_function(
+            "(text) => [...document.querySelectorAll('textarea')].some((one) => one.value === text)", arg=ANSWER
+        )
         page.get_by_role("button", name="Read it aloud").click()
         assert loudest(page, SPEECH) > 0.02
 
