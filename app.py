@@ -65,6 +65,13 @@ def transcribe(audio: str | None) -> str:
         raise plainly(error) from error
 
 
+def wait_for(recorder: gr.Audio, button: gr.Button) -> None:
+    """Keep `button` off from when a recording begins until it has arrived: before that there is nothing to ask."""
+    silent = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    recorder.start_recording(lambda: gr.Button(interactive=False), None, button, **silent)
+    gr.on([recorder.stop_recording, recorder.clear], lambda: gr.Button(interactive=True), None, button, **silent)
+
+
 with gr.Blocks(title="omni2", analytics_enabled=False, delete_cache=(600, 600)) as app:
     gr.Markdown("# omni2\nSpeak, type, show. It answers aloud.", elem_classes="heading")
     with gr.Tab("Talk"):
@@ -92,12 +99,14 @@ with gr.Blocks(title="omni2", analytics_enabled=False, delete_cache=(600, 600)) 
             )
         asked = gr.on([go.click, typed.submit], ask, [spoken, typed, seen], answer)
         tried = examples.load_input_event.then(ask, [spoken, typed, seen], answer)
+        wait_for(spoken, go)
         stop.click(None, cancels=[asked, tried], js="() => window.omniPlays?.stop()")
     with gr.Tab("Transcribe"):
         heard = gr.Audio(label="Speak", sources=["microphone", "upload"], type="filepath")
         write = gr.Button("Write it down", variant="primary")
         written = gr.Textbox(label="What was said", lines=2, interactive=False, elem_classes="answer")
         write.click(transcribe, heard, written)
+        wait_for(heard, write)
         gr.Examples(RECORDINGS, heard, example_labels=[f"🔊 {Path(path).stem}" for path in RECORDINGS])
     with gr.Tab("Speak"):
         text = gr.Textbox(label="Text", lines=2, max_length=500)

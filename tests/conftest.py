@@ -1,9 +1,14 @@
-"""Fixtures of several files."""
+"""Fixtures of several files, and how threads wait in tests."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Before torch is loaded: its idle threads would otherwise spin, and take the cores from a browser, a server or another
+# process of the same test; where two cores had much else to do, a toy's training took more than four times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.fixture(scope="module")

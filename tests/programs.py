@@ -39,7 +39,7 @@ def program(*command: str | Path, log: Path, folder: Path = ROOT, **variables: s
         yield told[1]
     finally:
         os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
+        running.wait(60)
 
 
 def live_frame(page: Page) -> Frame:
@@ -59,8 +59,9 @@ def heard_out(frame: Frame) -> None:
 
 def loudest(page: Page, samples: int) -> float:
     """Listen to what the page's player plays until it was given `samples` in all and is silent; the highest RMS."""
-    script = """(samples) => new Promise((done) => {
+    script = """(samples) => {
         let [loudest, quiet] = [0, 0];
+        delete window.loudest;
         const timer = setInterval(() => {
             const heard = new Float32Array(2048);
             window.omniPlays?.analyser?.getFloatTimeDomainData(heard);
@@ -68,10 +69,12 @@ def loudest(page: Page, samples: int) -> float:
             loudest = Math.max(loudest, level);
             quiet = level < 1e-4 ? quiet + 1 : 0;
             const over = loudest > 1e-3 ? quiet > 20 : quiet > 1000;
-            if (window.omniPlays?.played >= samples && over) { clearInterval(timer); done(loudest); }
+            if (window.omniPlays?.played >= samples && over) { clearInterval(timer); window.loudest = loudest; }
         }, 20);
-    })"""
-    return float(page.evaluate(script, samples))
+    }"""
+    page.evaluate(script, samples)
+    page.wait_for_function("window.loudest !== undefined")  # unlike a promise it is not waited for without an end
+    return float(page.evaluate("window.loudest"))
 
 
 def recorded(page: Page, clock: str, seconds: float) -> None:

@@ -35,7 +35,7 @@ def running(app: FastAPI | OmniModel, **settings: object) -> Iterator[str]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = Server(app)
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
         thread.start()
         try:
             until(lambda: server.started or not thread.is_alive())

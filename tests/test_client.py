@@ -68,10 +68,12 @@ def replying(reply: bytes) -> Iterator[str]:
             pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.timeout = 60
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
-        thread.join()
+        thread.join(120)
+        assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
@@ -226,18 +228,18 @@ def test_streams_of_several_threads_do_not_mix(model: OmniModel, server: str) ->
             list(stream)
         heard[question] = stream.text
 
-    threads = [threading.Thread(target=ask, args=(question,)) for question in questions]
+    threads = [threading.Thread(target=ask, args=(question,), daemon=True) for question in questions]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(120)
     assert heard == {question: model.answer(text=question).text for question in questions}
 
 
 def test_realtime_speaks_the_protocol(server: str) -> None:
     async def first() -> dict:
         async with Client(f"{server}/chat").realtime(input_rate=48_000) as socket:
-            return json.loads(await socket.recv())
+            return json.loads(await asyncio.wait_for(socket.recv(), 60))
 
     assert asyncio.run(first())["type"] == "session.created"
 

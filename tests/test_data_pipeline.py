@@ -130,7 +130,8 @@ def test_kill_minus_nine_leaves_no_process_and_loses_nothing(tmp_path: Path) -> 
     cut, environment = tmp_path / "cut", os.environ | {"PYTHONPATH": paths}
     command = [sys.executable, "-c", code, str(cut)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as run:
-        while len(shards(cut)) < 3 and run.poll() is None:
+        deadline = time.monotonic() + 240
+        while len(shards(cut)) < 3 and run.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         run.kill()
         run.communicate(timeout=120)  # the pipe closes when the last of its processes has ended

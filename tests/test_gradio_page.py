@@ -55,8 +55,9 @@ def test_a_conversation_through_the_live_tab(page_address: str, browser: Browser
 
 
 @needs_chromium
-def test_a_recorded_question(page_address: str, browser: Browser) -> None:
+def test_a_recorded_question_is_asked_when_it_has_arrived(page_address: str, browser: Browser) -> None:
     with opened(browser, page_address) as page:
+        page.route("**/upload*", lambda route: (page.wait_for_timeout(2000), route.continue_()))
         page.get_by_role("tab", name="Ask").click()
         page.get_by_role("button", name="Record", exact=True).click()
         recorded(page, "time.duration", SPOKEN + 1)
@@ -120,6 +121,9 @@ def test_transcribing_and_reading_aloud(page_address: str, browser: Browser) -> 
         page.wait_for_function("[...document.querySelectorAll('textarea')].some((one) => one.value.includes('France'))")
         page.get_by_role("tab", name="Speak").click()
         page.get_by_role("button", name=ANSWER).click()
+        page.wait_for_function(
+            "(text) => [...document.querySelectorAll('textarea')].some((one) => one.value === text)", arg=ANSWER
+        )
         page.get_by_role("button", name="Read it aloud").click()
         assert loudest(page, SPEECH) > 0.02
 

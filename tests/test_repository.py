@@ -12,6 +12,7 @@ import typer
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 # Written so that this file is not found by its own search.
 MACHINE = re.compile(
@@ -61,7 +62,7 @@ def repository_files() -> list[Path]:
         pytest.skip("not a git checkout")
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
     ).stdout.split("\0")  # fmt: skip
     return [ROOT / name for name in listed if name and (ROOT / name).is_file()]
 
@@ -121,11 +122,18 @@ def test_files_the_readme_names_are_there():
 
 
 def test_ci_runs_the_same_lines_as_people():
-    script = ROOT / ".ci" / "run"
-    assert os.access(script, os.X_OK)
-    text = script.read_text(encoding="utf-8")
-    assert "set -euo pipefail" in text
-    assert text.rstrip().endswith("make check\nmake test")
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert "set -euo pipefail" in CI
+    assert re.findall(r"make [a-z]+$", CI, re.MULTILINE)[-2:] == ["make check", "make test"]
+
+
+def test_what_hangs_cannot_hold_up_the_rest():
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
+    assert 0 < settings["timeout"] < settings["faulthandler_timeout"]
+    assert settings["faulthandler_exit_on_timeout"]
+    session, whole = map(int, re.search(r"--session-timeout=(\d+).*\d (\d+) make test$", CI, re.DOTALL).groups())
+    assert session + settings["faulthandler_timeout"] < whole
 
 
 def test_no_file_names_a_machine_or_an_index():

@@ -201,7 +201,7 @@ def test_of_fifty_clients_at_once_the_seated_and_queued_are_served(
 
     def client(address: str, number: int) -> requests.Response:
         route = ("/chat", "/chat/raw")[number % 2]
-        response = requests.post(address + route, json=QUESTION)
+        response = requests.post(address + route, json=QUESTION, timeout=120)
         if response.status_code == 503:
             refusals.append(number)
         return response
@@ -226,7 +226,7 @@ def test_no_one_waits_for_a_seat_for_ever(model: OmniModel, monkeypatch: pytest.
     door = Door(model, monkeypatch)
     app, desk = crowded(model, max_sessions=1, queue_seconds=0.2)
     with running(app) as address, ThreadPoolExecutor(1) as clients:
-        first = clients.submit(requests.post, address + "/chat", json=QUESTION)
+        first = clients.submit(requests.post, address + "/chat", json=QUESTION, timeout=120)
         until(lambda: desk.seated)
         response = requests.post(address + "/chat", json=QUESTION)
         assert "0.2 s" in refused(response, 503, "server_busy")["message"]

@@ -1,13 +1,17 @@
 """The loop: a killed run goes on as if nothing had happened, processes share the work, what is frozen stays."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
 import torch
 from lessons import STAGES, mixture, plan, rows, toy, write
+from torch.multiprocessing.spawn import ProcessContext
 from toys import LAYOUT, tiny_lm
 
 import omni2.train.loop as loop
@@ -140,6 +144,17 @@ def test_two_processes_learn_as_one(tmp_path: Path, sharded: bool):
         assert torch.allclose(a, b, atol=1e-3)
 
 
+def test_who_is_interrupted_leaves_no_process_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(self) -> None:
+        assert len(active_children()) == 2
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ProcessContext, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(plan(tmp_path, "endless", begin=partial(time.sleep, 600)), processes=2)
+    assert not active_children()
+
+
 @pytest.mark.slow
 def test_processes_that_learn_alone_end_with_the_mean_of_their_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     class Second(loop.Feed):
@@ -158,6 +173,17 @@ def test_processes_that_learn_alone_end_with_the_mean_of_their_weights(tmp_path:
         assert torch.allclose(mean, (a + b) / 2, atol=1e-5)
         apart = max(apart, float((a - b).detach().abs().max()))
     assert apart > 1e-3
+
+
+def test_runs_of_either_precision_follow_each_other(tmp_path: Path):
+    """In one process, whatever the hardware would choose."""
+    stage = Stage("s", {"A1T2": 1.0}, steps=1, learning_rate=1e-3)
+    losses = []
+    for name, bfloat16 in (("wide", False), ("narrow", True), ("again", False)):
+        train(tiny_lm(stride=2).float(), mixture(), [stage], tmp_path / name, replace(TRAINING, bfloat16=bfloat16))
+        losses.append(log(tmp_path / name)[0]["text"])
+    assert losses[0] == losses[2] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
 def test_parts_are_shared_out_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -81,7 +81,14 @@ def run(plan: Plan, processes: int = 1) -> Path:
             port = free.getsockname()[1]
         if not torch.cuda.is_available():
             os.environ.setdefault("GLIBC_TUNABLES", KEEP_MEMORY)
-        spawn(_work, (plan, processes, port), processes)  # type: ignore[no-untyped-call]
+        context = spawn(_work, (plan, processes, port), processes, join=False)  # type: ignore[no-untyped-call]
+        try:
+            while not context.join():
+                pass
+        finally:  # who is interrupted would otherwise leave processes that wait for each other, and for them at its end
+            for process in context.processes:
+                process.kill()
+                process.join()
     return plan.out / MODEL
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 from rich.progress import Progress
 from torch import Tensor, nn
@@ -110,6 +111,7 @@ def train(lm: OmniLM, mixture: Mixture, stages: Sequence[Stage], folder: Path, t
     folder.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     bfloat16 = fast_bfloat16(device) if training.bfloat16 is None else training.bfloat16
+    AcceleratorState._reset_state()  # a run before this one in the same process may have had another precision
     accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision="bf16" if bfloat16 else "no",
