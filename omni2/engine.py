@@ -21,7 +21,7 @@ from torch import Tensor
 
 from omni2.config import Sampling
 from omni2.errors import BusyError, ContextLengthError, InputError
-from omni2.model import KVCache, OmniLM, Rows
+from omni2.model import LanguageModel, Rows
 from omni2.prompt import Prompt
 from omni2.sampling import sample
 from omni2.tokens import AUDIO_LAYERS, TEXT_LAYER
@@ -95,11 +95,9 @@ class Conversation(Iterator[Step]):
 class Engine:
     """Decodes any number of prompts on `slots` rows of one model; safe to use from several threads."""
 
-    def __init__(self, lm: OmniLM, slots: int = 16) -> None:
+    def __init__(self, lm: LanguageModel, slots: int = 16) -> None:
         self.lm, self.layout = lm, lm.layout
-        weight = lm.embedding.weight
-        self.device = weight.device
-        self.cache = KVCache(lm.config, slots, weight.dtype, weight.device)
+        self.device, self.cache, self.slots = lm.device, lm.cache(slots), slots
         self._free = list(reversed(range(slots)))
         self._turns: list[Turn] = []
         self._closed: deque[Turn] = deque()  # to be taken out by whoever holds the lock
@@ -128,7 +126,7 @@ class Engine:
         with self._alone():
             count = 2 if prompt.paired else 1
             if len(self._free) < count:
-                raise BusyError(f"all {self.cache.keys.shape[1]} rows are taken; try again later")
+                raise BusyError(f"all {self.slots} rows are taken; try again later")
             slots = [self._free.pop() for _ in range(count)]
             try:
                 rows = self._prefill(prompt, slots)
