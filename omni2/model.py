@@ -146,6 +146,10 @@ class LanguageModel(ABC):
         """Where ids, slots and starts are expected."""
 
     @abstractmethod
+    def to(self, device: torch.device | str) -> object:
+        """Move the weights."""
+
+    @abstractmethod
     def cache(self, slots: int) -> Cache:
         """Room for the keys and values of `slots` rows."""
 

@@ -21,7 +21,7 @@ from omni2.config import Sampling
 from omni2.encoder import Window
 from omni2.engine import Conversation, Engine, FinishReason
 from omni2.errors import AbilityError, InputError
-from omni2.hub import load_bundle
+from omni2.precision import Weights, load_as
 from omni2.prompt import Prompt, PromptBuilder, Reply
 from omni2.tokens import DelayLine
 from omni2.vision import Picture, load_picture
@@ -144,24 +144,36 @@ class OmniModel:
 
     def __init__(self, bundle: Bundle, device: str | torch.device = "cpu", slots: int = 16) -> None:
         self.bundle = bundle
-        bundle.lm.to(device).eval()
-        bundle.audio_encoder.to(device).eval()
-        if bundle.vision_encoder is not None:
-            bundle.vision_encoder.to(device).eval()
+        for part in (bundle.lm, bundle.audio_encoder, bundle.vision_encoder):
+            if part is not None:
+                part.to(device)
+            if isinstance(part, torch.nn.Module):
+                part.eval()
         self.engine = Engine(bundle.lm, slots)
         self.prompts = PromptBuilder(bundle.lm.layout, bundle.lm.config.audio_stride, bundle.lm.config.text_lead)
         self.sample_rate = bundle.codec.sample_rate
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path = "nano", *, device: str | torch.device = "cpu", slots: int = 16
+        cls,
+        name: str | Path = "nano",
+        *,
+        device: str | torch.device = "cpu",
+        slots: int = 16,
+        weights: Weights = "float32",
     ) -> "OmniModel":
         """Load "nano" (ships with the package), a folder, or a hub id such as "gpt-omni/mini-omni2".
 
         A folder is one of `save_pretrained` or a released one.  `slots` rows of the batch bound the conversations at
-        once: a spoken question takes two.  Raises CheckpointError, saying which file is missing or damaged.
+        once: a spoken question takes two.
+
+        `weights` "float32" computes in torch, token for token as the released code.  "int8" and "bfloat16" are
+        compiled for the CPU, several times faster, and differ a little; on other devices "bfloat16" is torch's.  "auto"
+        takes what is fastest: int8 on a CPU, bfloat16 elsewhere; float32 where neither can be had.
+
+        Raises CheckpointError, saying which file is missing or damaged; InputError for weights the device has not.
         """
-        return cls(load_bundle(name), device, slots)
+        return cls(load_as(name, weights, device), device, slots)
 
     @property
     def abilities(self) -> frozenset[str]:

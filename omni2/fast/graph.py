@@ -14,10 +14,11 @@ import torch
 from openvino import Type
 from torch import Tensor
 
-from omni2.weights import SCALE
+from omni2.weights import SCALE, dequantise
 
 Node = Any  # the nodes of the graph have no types worth the name
 State = Mapping[str, Tensor]
+GROUP = 32  # neighbouring activations that share a scale where they are multiplied with int8 weights in int8
 Activations = Literal["float32", "bfloat16"]
 
 
@@ -26,7 +27,7 @@ class Compiled:
 
     def __init__(self, model: Any) -> None:  # noqa: ANN401
         self._model = model
-        self._request = self.request()
+        self.here = self.request()
 
     def request(self) -> Any:  # noqa: ANN401
         """One more place to run it in, with inputs and outputs of its own."""
@@ -40,21 +41,25 @@ class Compiled:
     def __call__(self, x: Tensor) -> Tensor:
         """Run a graph with the one input "x", (..., width); the axes before the last are kept.  One call at a time."""
         flat = x.reshape(-1, x.shape[-1]).float().contiguous()
-        return self.infer(self._request, {"x": flat.numpy()}).unflatten(0, x.shape[:-1])
+        return self.infer(self.here, {"x": flat.numpy()}).unflatten(0, x.shape[:-1])
 
 
 class Compiler:
-    """Makes graphs run on `threads` threads (0: all cores) with activations in float32 or bfloat16."""
+    """Makes graphs run on `threads` threads (0: all cores) with activations in float32 or bfloat16.
 
-    def __init__(self, activations: Activations = "float32", threads: int = 0) -> None:
-        self.kind = Type.f32 if activations == "float32" else Type.bf16
+    Unless `rounded` is off, activations are rounded to int8 where they meet int8 weights: twice as fast on many rows.
+    """
+
+    def __init__(self, activations: Activations = "float32", threads: int = 0, rounded: bool = True) -> None:
+        self.activations, self.kind = activations, Type.f32 if activations == "float32" else Type.bf16
         self._core = ov.Core()
+        self.has_bfloat16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self._options = {
             "INFERENCE_PRECISION_HINT": self.kind.get_type_name(),
             "KV_CACHE_PRECISION": self.kind.get_type_name(),
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": threads,
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP if rounded else 0,
         }
 
     def __call__(self, output: Node, inputs: Sequence[Node]) -> Compiled:
@@ -91,11 +96,16 @@ def weight(state: State, names: Sequence[str]) -> Node:
     return constant(value) if value.dtype == torch.float32 else op.convert(constant(value), "f32")
 
 
+def raw(state: State, name: str) -> Tensor:
+    """A tensor in float32, whatever it is in memory."""
+    return dequantise({key: state[key] for key in (name, name + SCALE) if key in state})[name].float()
+
+
 def linear(x: Node, state: State, *names: str) -> Node:
     """x times one matrix or several, as one, and their biases, where they have some.  `names` end before ".weight"."""
     y = op.matmul(x, weight(state, [f"{name}.weight" for name in names]), False, True)
     if f"{names[0]}.bias" in state:
-        y = op.add(y, constant(torch.cat([state[f"{name}.bias"] for name in names]).float()[None]))
+        y = op.add(y, constant(torch.cat([state[f"{name}.bias"] for name in names]).float()))
     return y
 
 

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from omni2.config import ModelConfig
 from omni2.errors import InputError
-from omni2.fast.graph import Compiled, Compiler, Node, State, constant, gated, linear, parameter, rms_norm
-from omni2.model import KVCache, LanguageModel, Modality, Rows, rotary_angles
+from omni2.fast.graph import Compiled, Compiler, Node, State, gated, linear, parameter, rms_norm
+from omni2.model import LanguageModel, Modality, Rows, rotary_angles
 from omni2.tokens import AUDIO_LAYERS, TokenLayout
 from omni2.weights import SCALE
 
@@ -60,7 +60,9 @@ class FastLM(LanguageModel):
         blocks = {"text": slice(0, layout.text_block), "audio": slice(layout.text_block, layout.vocab_size)}
         self._heads = {name: compiler(*_head(config, state, rows)) for name, rows in blocks.items()}
         self._adapters = {
-            kind: compiler(*_adapter(state, kind)) for kind in ("audio", "vision") if f"{kind}_adapter.up.weight" in state
+            kind: compiler(*_adapter(state, kind))
+            for kind in ("audio", "vision")
+            if f"{kind}_adapter.up.weight" in state
         }
         turns = rotary_angles(torch.arange(config.block_size), config).numpy()
         self._cos, self._sin = np.cos(turns)[:, None, None], np.stack([-np.sin(turns), np.sin(turns)], 1)[:, None]
