@@ -25,6 +25,10 @@ app.add_typer(evaluate, name="eval")
 
 Model = Annotated[str, typer.Option(help="nano, a folder, or a hub id such as gpt-omni/mini-omni2")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps …")]
+Weights = Annotated[
+    str,
+    typer.Option(help="auto (the fastest the device has), float32 (exact), bfloat16 or int8", envvar="OMNI2_WEIGHTS"),
+]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object a line")]
 Save = Annotated[Path | None, typer.Option(help="write the spoken answer to this wav file")]
 
@@ -50,13 +54,14 @@ def ask(
     seed: int = 0,
     model: Model = "nano",
     device: Device = "cpu",
+    weights: Weights = "auto",
     as_json: Json = False,
 ) -> None:
     """Ask a question; the words appear as they are spoken."""
     from omni2.config import Pick, Sampling
 
     pick = Pick(temperature, top_k, top_p)
-    loaded = _load(model, device)
+    loaded = _load(model, device, weights)
     began = time.perf_counter()
     chunks = loaded.stream(
         question, text=text, image=image, reply=reply.value, sampling=Sampling(pick, pick, seed=seed)
@@ -70,10 +75,11 @@ def transcribe(
     file: Annotated[Path, typer.Argument(help="a sound file")],
     model: Model = "nano",
     device: Device = "cpu",
+    weights: Weights = "auto",
     as_json: Json = False,
 ) -> None:
     """Write down what is said."""
-    heard = _load(model, device).transcribe(file)
+    heard = _load(model, device, weights).transcribe(file)
     typer.echo(json.dumps({"type": "transcript", "text": heard}) if as_json else heard)
 
 
@@ -84,10 +90,11 @@ def speak(
     save: Save = None,
     model: Model = "nano",
     device: Device = "cpu",
+    weights: Weights = "auto",
     as_json: Json = False,
 ) -> None:
     """Read a sentence aloud."""
-    loaded = _load(model, device)
+    loaded = _load(model, device, weights)
     began = time.perf_counter()
     _tell(loaded.read_aloud(text), loaded.sample_rate, began, as_json, save)
 
@@ -98,18 +105,48 @@ def convert(
     folder: Annotated[str, typer.Argument(help="a released folder or hub id")],
     out: Annotated[Path, typer.Argument(help="where to write the converted model")],
     half: Annotated[bool, typer.Option("--half", help="store float16 instead of float32")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="store int8, which starts in seconds")] = False,
     as_json: Json = False,
 ) -> None:
     """Turn a released checkpoint into safetensors and a config.json, which load faster."""
     import torch
 
-    from omni2.bundle import save
+    from omni2.bundle import AUDIO_ENCODER, MODEL, save
     from omni2.hub import load_bundle
 
     bundle = load_bundle(folder)
-    save(bundle, out, torch.float16 if half else torch.float32)
+    compact = (MODEL, AUDIO_ENCODER) if int8 else ()
+    save(bundle, out, torch.float16 if half or int8 else torch.float32, compact)
     report = {"type": "converted", "out": str(out), "abilities": sorted(bundle.abilities)}
     typer.echo(json.dumps(report) if as_json else f"{out}: {', '.join(sorted(bundle.abilities))}")
+
+
+@app.command()
+@plain_errors
+def bench(
+    size: Annotated[
+        str, typer.Option(help="released (random weights, no download), nano, or a model's folder")
+    ] = "nano",
+    weights: Weights = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")] = False,
+    plot: Annotated[Path | None, typer.Option(help="draw growth with context and conversations into this file")] = None,
+) -> None:
+    """Measure speed and memory on this machine, and how they grow with context and conversations."""
+    import tempfile
+
+    from omni2 import bench as measure
+    from omni2.eval.report import as_json as to_json
+    from omni2.eval.report import markdown
+
+    with tempfile.TemporaryDirectory() as folder:
+        name = folder if size == "released" else size
+        if size == "released":
+            typer.echo("making random weights of the released size", err=True)
+            measure.write_released(Path(folder))
+        table = measure.run(Path(size).name, name, weights, lambda what: typer.echo(what, err=True))
+    typer.echo(json.dumps(to_json(table)) if as_json else markdown(table))
+    if plot is not None:
+        measure.draw(table, plot)
 
 
 @app.command()
@@ -127,11 +164,12 @@ def serve(
     run.serve(Settings.from_environment(model=model, device=device), ip, port)
 
 
-def _load(name: str, device: str) -> "OmniModel":
+def _load(name: str, device: str, weights: str = "auto") -> "OmniModel":
     from omni2.omni import OmniModel
+    from omni2.precision import as_weights
 
     try:
-        return OmniModel.from_pretrained(name, device=device)
+        return OmniModel.from_pretrained(name, device=device, weights=as_weights(weights))
     except RuntimeError as error:  # torch's words for a device that is not there
         raise InputError(f"cannot use the device {device!r}: {str(error).splitlines()[0]}") from error
 

@@ -16,14 +16,22 @@ logger = logging.getLogger(__name__)
 Weights = Literal["auto", "float32", "bfloat16", "int8"]
 
 
+def as_weights(text: str) -> Weights:
+    """What a user wrote.  Raises InputError for anything else than the four names."""
+    names: tuple[Weights, ...] = get_args(Weights)
+    for name in names:
+        if text == name:
+            return name
+    raise InputError(f"weights are {', '.join(names)}, not {text!r}")
+
+
 def load_as(name: str | Path, weights: Weights, device: str | torch.device) -> Bundle:
     """The model `name` (see `load_bundle`) with its weights as asked for.
 
     Raises CheckpointError as `load_bundle`; InputError for other `weights`, for int8 on anything but a CPU, and for
     weights that need OpenVINO where it is not installed.
     """
-    if weights not in get_args(Weights):
-        raise InputError(f"weights are {', '.join(get_args(Weights))}, not {weights!r}")
+    as_weights(weights)
     on_cpu = torch.device(device).type == "cpu"
     if weights == "float32":
         return load_bundle(name)
@@ -46,7 +54,6 @@ def load_as(name: str | Path, weights: Weights, device: str | torch.device) -> B
     except RuntimeError as error:  # OpenVINO's words for a graph or a processor it cannot do
         if weights != "auto":
             raise
-        logger.warning(
-            "OpenVINO cannot run this model here, weights in float32 instead: %s", str(error).splitlines()[-1]
-        )
+        reason = str(error).strip().splitlines()[-1]
+        logger.warning("OpenVINO cannot run this model here, weights in float32 instead: %s", reason)
         return load_bundle(name)

@@ -87,7 +87,7 @@ def build(make: Callable[[], M], state: Mapping[str, Tensor], optional: frozense
 
 
 def check(make: Callable[[], nn.Module], state: Mapping[str, Tensor], optional: frozenset[str] = frozenset()) -> None:
-    """Raise ValueError unless `state`, of floats or in int8, has the names and shapes of the module that `make` makes."""
+    """Raise ValueError unless `state`, of floats or in int8, has names and shapes of the module that `make` makes."""
     with torch.device("meta"):
         wanted = {name: tuple(value.shape) for name, value in make().state_dict().items()}
     given = {name: tuple(value.shape) for name, value in state.items() if not name.endswith(SCALE)}

@@ -36,12 +36,24 @@ LAYERS = [
     ("serve",),
     ("train",),
     ("eval",),
+    ("bench",),
     ("cli",),
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 FOLDERS = {"codec", "fast", "serve", "train", "eval"}  # whose files may import each other
 HEAVY = ("torch", "transformers", "tokenizers", "av", "PIL", "soxr", "snac", "scipy", "typer", "rich", "yaml")
-HEAVY += ("numpy", "safetensors", "huggingface_hub", "fastapi", "starlette", "gradio", "streamlit", "aiohttp", "ray", "openvino")
+HEAVY += (
+    "numpy",
+    "safetensors",
+    "huggingface_hub",
+    "fastapi",
+    "starlette",
+    "gradio",
+    "streamlit",
+    "aiohttp",
+    "ray",
+    "openvino",
+)
 
 
 def home(file: str) -> str:

@@ -1,4 +1,4 @@
-"""Compiled models compute what torch computes, from the same weights, stay within their rows, and say what they cannot."""
+"""Compiled models compute what torch computes from the same weights, keep to their rows, and say what they cannot."""
 
 import dataclasses
 from pathlib import Path
@@ -84,9 +84,7 @@ def test_rows_of_any_length_in_any_slots_are_torchs(both: tuple[OmniLM, FastLM])
 
 def test_the_engine_decodes_the_same_tokens(both: tuple[OmniLM, FastLM]) -> None:
     for prompt in prompts().values():
-        slow, fast = (
-            [next(steps) for steps in [Engine(lm, 2).submit(prompt)] for _ in range(12)] for lm in both
-        )
+        slow, fast = ([next(steps) for steps in [Engine(lm, 2).submit(prompt)] for _ in range(12)] for lm in both)
         assert slow == fast
 
 

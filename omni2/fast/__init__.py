@@ -34,8 +34,9 @@ class FastParts(Parts):
     tokens stay nearer to those of float32 weights.
     """
 
-    def __init__(self, weights: FastWeights, threads: int = 0) -> None:
+    def __init__(self, weights: FastWeights, threads: int | None = None) -> None:
         self.weights = weights
+        threads = threads or torch.get_num_threads()  # as torch was told to
         self._precise = Compiler("float32", threads)
         self._rough = Compiler("bfloat16", threads) if self._precise.has_bfloat16 else self._precise
         body = self._rough if weights == "bfloat16" else self._precise
@@ -82,6 +83,5 @@ class FastParts(Parts):
         if self.weights == "int8":
             return quantise({name: value.detach() for name, value in state.items()})
         cast = dequantise(state)
-        return {
-            name: value.bfloat16() if value.ndim > 1 and name != POSITIONS else value for name, value in cast.items()
-        }
+        wide = {name for name, value in cast.items() if value.ndim > 1 and name != POSITIONS}
+        return {name: value.bfloat16() if name in wide else value for name, value in cast.items()}

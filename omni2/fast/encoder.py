@@ -34,9 +34,7 @@ class FastEncoder:
     def to(self, device: torch.device | str) -> "FastEncoder":
         """Raises InputError but for the CPU."""
         if torch.device(device).type != "cpu":
-            raise InputError(
-                f'compiled weights run on the CPU alone, not on {device}; load them with weights="float32"'
-            )
+            raise InputError(f"compiled weights run on the CPU alone, not on {device}; load them as float32")
         return self
 
     def encode(self, wave: Wave | Tensor, window: Window) -> Tensor:

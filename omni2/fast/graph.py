@@ -41,7 +41,8 @@ class Compiled:
     def __call__(self, x: Tensor) -> Tensor:
         """Run a graph with the one input "x", (..., width); the axes before the last are kept.  One call at a time."""
         flat = x.reshape(-1, x.shape[-1]).float().contiguous()
-        return self.infer(self.here, {"x": flat.numpy()}).unflatten(0, x.shape[:-1])
+        output = self.infer(self.here, {"x": flat.numpy()})
+        return output.view(*x.shape[:-1], output.shape[-1])
 
 
 class Compiler:

@@ -59,11 +59,8 @@ class FastLM(LanguageModel):
         self._body = compiler(*_body(config, state, self._kind))
         blocks = {"text": slice(0, layout.text_block), "audio": slice(layout.text_block, layout.vocab_size)}
         self._heads = {name: compiler(*_head(config, state, rows)) for name, rows in blocks.items()}
-        self._adapters = {
-            kind: compiler(*_adapter(state, kind))
-            for kind in ("audio", "vision")
-            if f"{kind}_adapter.up.weight" in state
-        }
+        seen = ["audio"] + ["vision"] * bool(config.vision_adapter_dim)
+        self._adapters = {kind: compiler(*_adapter(state, kind)) for kind in seen}
         turns = rotary_angles(torch.arange(config.block_size), config).numpy()
         self._cos, self._sin = np.cos(turns)[:, None, None], np.stack([-np.sin(turns), np.sin(turns)], 1)[:, None]
         self._whole: BlockCache | None = None
@@ -129,7 +126,8 @@ class FastLM(LanguageModel):
 
     def audio_logits(self, hidden: Tensor) -> Tensor:
         """(..., n_embd) → (..., 7, audio_block)."""
-        return self._heads["audio"](hidden).unflatten(-1, (AUDIO_LAYERS, self.layout.audio_block))
+        logits = self._heads["audio"](hidden)
+        return logits.view(*logits.shape[:-1], AUDIO_LAYERS, self.layout.audio_block)
 
 
 def _stores(config: ModelConfig) -> list[str]:
