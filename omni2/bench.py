@@ -6,6 +6,7 @@ The released size has random weights: speed does not depend on them, and nothing
 import dataclasses
 import json
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -62,7 +63,7 @@ SNAC = {
 def write_released(folder: Path) -> None:
     """A folder of the released size, random weights in int8, as `omni2 convert --int8` writes it."""
     from omni2.codec.snac import SnacCodec
-    from snac import SNAC as SnacModel  # isort: skip (its warning is silenced there)
+    from snac import SNAC as SnacModel  # noqa: N811 isort: skip (its warning is silenced there)
 
     folder.mkdir(parents=True, exist_ok=True)
     with torch.device("meta"):
@@ -116,10 +117,11 @@ def clock(call: Callable[[], object], runs: int = RUNS) -> float:
 
 
 def resident() -> float:
-    """Megabytes of memory this process holds now."""
-    import psutil
-
-    return psutil.Process().memory_info().rss / 1e6
+    """Megabytes of memory this process holds now; where there is no /proc, the most it ever held."""
+    statm = Path("/proc/self/statm")
+    if statm.is_file():
+        return int(statm.read_text().split()[1]) * resource.getpagesize() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def bandwidth() -> float:
@@ -244,12 +246,12 @@ def step_weights(model: OmniModel) -> Iterator[Tensor]:
 def starting(folder: str, weights: str) -> tuple[float, float]:
     """Seconds from nothing to a model that has answered, and its megabytes, in a process of its own."""
     code = (
-        "import sys, time, psutil, numpy as np; began = time.perf_counter()\n"
+        "import sys, time, numpy as np; began = time.perf_counter()\n"
         "from omni2 import OmniModel\n"
         "model = OmniModel.from_pretrained(sys.argv[1], weights=sys.argv[2])\n"
         "ready = time.perf_counter() - began\n"
         "chunks = model.stream(np.zeros(48000, np.float32)); [next(chunks) for _ in range(40)]\n"
-        "print(ready, psutil.Process().memory_info().rss / 1e6)"
+        "from omni2.bench import resident; print(ready, resident())"
     )
     done = subprocess.run([sys.executable, "-c", code, folder, weights], capture_output=True, text=True, check=True)
     ready, held = map(float, done.stdout.split())

@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-import wave
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +15,7 @@ from omni2.terminal import plain_errors
 from omni2.train.cli import data, train
 
 if TYPE_CHECKING:
-    from omni2.omni import Answer, AnswerStream, OmniModel, Samples
+    from omni2.omni import Answer, AnswerStream, OmniModel
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Spoken conversation with Mini-Omni2 models.")
 app.add_typer(data, name="data")
@@ -123,6 +122,32 @@ def convert(
 
 @app.command()
 @plain_errors
+def batch(
+    source: Annotated[
+        Path, typer.Argument(help="a folder of sound files, or a manifest: JSON lines with audio or text")
+    ],
+    out: Annotated[Path, typer.Option(help="where results.jsonl and the spoken answers go; run again, it goes on")],
+    at_once: Annotated[int, typer.Option(min=1, help="conversations that share the steps")] = 8,
+    reply: Annotated[Reply, typer.Option(help="speech and text, or text alone")] = Reply.speech,
+    model: Model = "nano",
+    device: Device = "cpu",
+    weights: Weights = "auto",
+    as_json: Json = False,
+) -> None:
+    """Answer many questions, several at once; a run that was stopped goes on where it was."""
+    from omni2 import batch as many
+
+    todo = many.items(source)
+    loaded = _load(model, device, weights, slots=2 * at_once)
+    with many.bar(len(todo), len({item.id for item in todo} & many.finished(out).keys())) as tell:
+        for result in many.run(loaded, todo, out, at_once, reply.value):
+            tell(result)
+            if as_json:
+                typer.echo(json.dumps({"type": "result", **result}))
+
+
+@app.command()
+@plain_errors
 def bench(
     size: Annotated[
         str, typer.Option(help="released (random weights, no download), nano, or a model's folder")
@@ -164,12 +189,12 @@ def serve(
     run.serve(Settings.from_environment(model=model, device=device), ip, port)
 
 
-def _load(name: str, device: str, weights: str = "auto") -> "OmniModel":
+def _load(name: str, device: str, weights: str = "auto", slots: int = 16) -> "OmniModel":
     from omni2.omni import OmniModel
     from omni2.precision import as_weights
 
     try:
-        return OmniModel.from_pretrained(name, device=device, weights=as_weights(weights))
+        return OmniModel.from_pretrained(name, device=device, weights=as_weights(weights), slots=slots)
     except RuntimeError as error:  # torch's words for a device that is not there
         raise InputError(f"cannot use the device {device!r}: {str(error).splitlines()[0]}") from error
 
@@ -186,6 +211,8 @@ def _tell(chunks: "AnswerStream", rate: int, began: float, as_json: bool, save: 
 
     answer = chunks.collect(began, each)
     if save is not None:
+        from omni2.codec.stream import write_wav
+
         write_wav(save, answer.audio, rate)
     typer.echo(json.dumps(summary(answer)) if as_json else f"\n{_figures(answer, save)}")
 
@@ -212,14 +239,3 @@ def _figures(answer: "Answer", save: Path | None) -> str:
         f"[first sound after {1000 * times.first_audio:.0f} ms, {times.audio:.1f} s of speech, "
         f"real-time factor {times.rtf:.2f}{kept}]"
     )
-
-
-def write_wav(path: Path, samples: "Samples", rate: int) -> None:
-    """Write samples (n,) float32 in [-1, 1] as a 16-bit mono wav file."""
-    from omni2.codec.stream import to_pcm16
-
-    with path.open("wb") as file, wave.open(file) as wav:
-        wav.setnchannels(1)
-        wav.setsampwidth(2)
-        wav.setframerate(rate)
-        wav.writeframes(to_pcm16(samples))

@@ -36,7 +36,7 @@ LAYERS = [
     ("serve",),
     ("train",),
     ("eval",),
-    ("bench",),
+    ("batch", "bench"),
     ("cli",),
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from omni2.audio import load_audio
 from omni2.bundle import load, save
-from omni2.cli import app, write_wav
+from omni2.cli import app
+from omni2.codec.stream import write_wav
 from omni2.omni import OmniModel
 
 CHUNK_KEYS = {"type", "text", "samples"}

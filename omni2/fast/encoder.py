@@ -1,6 +1,7 @@
 """Whisper's encoder as a compiled graph."""
 
 import threading
+from typing import Any
 
 import numpy as np
 import openvino.opset13 as op
@@ -26,10 +27,9 @@ class FastEncoder:
     @classmethod
     def from_module(cls, encoder: AudioEncoder, state: State, compiler: Compiler) -> "FastEncoder":
         """From an encoder in torch, of which only sizes and positions are read, and weights as `state`."""
-        heads = encoder.blocks[0].attn.heads
-        assert isinstance(heads, int)
+        first: Any = encoder.blocks[0]
         own = {POSITIONS: encoder.positional_embedding} | dict(state)
-        return cls(encoder.n_mels, encoder.width, heads, len(encoder.blocks), own, compiler)
+        return cls(encoder.n_mels, encoder.width, first.attn.heads, len(encoder.blocks), own, compiler)
 
     def to(self, device: torch.device | str) -> "FastEncoder":
         """Raises InputError but for the CPU."""
