@@ -30,7 +30,7 @@ from omni2.encoder import AudioEncoder, Window
 from omni2.engine import Conversation, Engine
 from omni2.eval.report import Figure, Table
 from omni2.model import OmniLM
-from omni2.omni import OmniModel
+from omni2.omni import AnswerStream, OmniModel
 from omni2.precision import as_weights
 from omni2.prompt import Prompt
 from omni2.tokens import RELEASED
@@ -193,10 +193,17 @@ class Bench:
         for window in windows:
             took = clock(lambda window=window: self._first(window), 3)  # type: ignore[misc]
             figures.append(self.figure(f"first.{window}", f"end of question to first samples, {window} window", took))
-        return figures
+        heard = self.model.hear(self.wave)
+        what = "… when the encoder starts in the pause that ends the turn"
+        early = clock(lambda: self._first_sound(self.model.stream(heard=heard)), 3)
+        return [*figures, self.figure("first.early", what, early)]
 
     def _first(self, window: Window) -> None:
-        with self.model.stream(self.wave, window=window) as chunks:
+        self._first_sound(self.model.stream(self.wave, window=window))
+
+    @staticmethod
+    def _first_sound(stream: AnswerStream) -> None:
+        with stream as chunks:
             while not next(chunks).audio.size:
                 pass
 
@@ -250,7 +257,7 @@ def starting(folder: str, weights: str) -> tuple[float, float]:
         "from omni2 import OmniModel\n"
         "model = OmniModel.from_pretrained(sys.argv[1], weights=sys.argv[2])\n"
         "ready = time.perf_counter() - began\n"
-        "chunks = model.stream(np.zeros(48000, np.float32)); [next(chunks) for _ in range(40)]\n"
+        "chunks = model.stream(np.sin(np.arange(48000) / 9).astype(np.float32)); [next(chunks, None) for _ in range(40)]\n"
         "from omni2.bench import resident; print(ready, resident())"
     )
     done = subprocess.run([sys.executable, "-c", code, folder, weights], capture_output=True, text=True, check=True)

@@ -11,15 +11,16 @@ between any two steps.  Whoever waits for a step drives the loop; there is no th
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from omni2.config import Sampling
+from omni2.config import Pick, Sampling
 from omni2.errors import BusyError, ContextLengthError, InputError
 from omni2.model import LanguageModel, Rows
 from omni2.prompt import Prompt
@@ -27,6 +28,7 @@ from omni2.sampling import sample
 from omni2.tokens import AUDIO_LAYERS, TEXT_LAYER
 
 FinishReason = Literal["end", "length"]
+AUDIO, TEXT = attrgetter("audio"), attrgetter("text")  # of a `Sampling`
 BUFFER = 64  # steps a conversation may be ahead of its reader (5.5 s of speech); then it waits, the others go on
 
 
@@ -212,14 +214,20 @@ class Engine:
         writing = [turn for turn in turns if turn.text_row]
         audio = self.lm.audio_logits(hidden[[place[id(t.audio_row)] for t in speaking]]) if speaking else ()
         text = self.lm.text_logits(hidden[[place[id(t.text_row)] for t in writing]]) if writing else ()
-        codes = {
-            id(t): sample(logits, t.sampling.audio, t.generator) for t, logits in zip(speaking, audio, strict=True)
-        }
-        words = {
-            id(t): sample(logits[None], t.sampling.text, t.generator) for t, logits in zip(writing, text, strict=True)
-        }
+        codes, words = self._draw(speaking, audio, AUDIO), self._draw(writing, text, TEXT)
         for turn in turns:
             self._take(turn, codes.get(id(turn)), words.get(id(turn)))
+
+    @staticmethod
+    def _draw(turns: list[Turn], logits: Tensor | tuple[()], pick: Callable[[Sampling], Pick]) -> dict[int, Tensor]:
+        """Ids by turn, from logits (turns, …, vocabulary): the greedy ones all at once."""
+        if not isinstance(logits, Tensor):
+            return {}
+        best = logits.argmax(-1)
+        return {
+            id(turn): ids if pick(turn.sampling).greedy else sample(own, pick(turn.sampling), turn.generator)
+            for turn, ids, own in zip(turns, best, logits, strict=True)
+        }
 
     def _take(self, turn: Turn, codes: Tensor | None, word: Tensor | None) -> None:
         """Record a step of `turn`, prepare its rows' next inputs, and let it or its text row leave at the end."""

@@ -192,26 +192,28 @@ class OmniModel:
         sampling: Sampling | None = None,
         first_chunk_frames: int = 1,
         chunk_frames: int = 4,
+        heard: Tensor | None = None,
     ) -> AnswerStream:
         """Answer a spoken or typed question, about a picture or not; describe a picture that comes alone.
 
         `audio` is a file (path, bytes) or samples (n,) at `rate` Hz, float in [-1, 1] or int16.  With the `reply`
         "speech" both speech and text are streamed, with "text" text alone.  `window` is the encoder's: "exact" or
         "trimmed", by default what the model was trained on.  Sound comes in chunks of `first_chunk_frames`, growing to
-        `chunk_frames` (85 ms each).
+        `chunk_frames` (85 ms each).  `heard` is what `hear` made of a question, in place of `audio`.
 
         All checks and the prefill happen in this call.  Raises InputError (and ContextLengthError) for input that
         cannot be used, AbilityError for what the model never learned, BusyError when all rows are taken.
         """
         if reply not in ("speech", "text"):
             raise InputError(f'reply is "speech" or "text", not {reply!r}')
-        if audio is None and text is None and image is None:
+        if audio is None and text is None and image is None and heard is None:
             raise InputError("nothing was asked; give audio, text or image")
-        if audio is not None and text is not None:
+        if sum(one is not None for one in (audio, text, heard)) > 1:
             raise InputError("a question is spoken or typed; give audio or text, not both")
         self._need("see" if image is not None else "answer")
         picture = self._see(image) if image is not None else None
-        heard = self._hear(audio, rate, window) if audio is not None else None
+        if audio is not None:
+            heard = self._hear(audio, rate, window)
         ids = self._read(text) if text is not None else None
         if picture is not None:
             prompt = self.prompts.picture(picture, heard, ids, reply)
@@ -220,6 +222,14 @@ class OmniModel:
         else:
             prompt = self.prompts.typed(ids or [], reply)
         return self._start(prompt, sampling, first_chunk_frames, chunk_frames)
+
+    def hear(self, audio: Sound, *, rate: float = SAMPLE_RATE, window: Window | None = None) -> Tensor:
+        """Encode a spoken question now, to ask it later with `stream(heard=…)`: features (T, width), 50 a second.
+
+        In the pause that may end a turn this hides the encoder's time; if the person goes on, throw the features away
+        and encode the longer sound.  Safe to call in a thread of its own.  Raises InputError as `stream`.
+        """
+        return self._hear(audio, rate, window)
 
     def answer(
         self,

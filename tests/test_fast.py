@@ -150,3 +150,11 @@ def test_weights_are_chosen_by_name_and_device(tmp_path: Path, monkeypatch: pyte
 def test_features_of_other_width_are_refused(both: tuple[OmniLM, FastLM]) -> None:
     with pytest.raises(RuntimeError):
         both[1].adapt(features(5, width=3), "audio")
+
+
+def test_a_question_heard_early_is_answered_as_one_asked_at_once() -> None:
+    model = OmniModel(tiny_bundle())
+    chunks = list(model.stream(heard=model.hear(tone())))
+    assert [c.text for c in chunks] == [c.text for c in model.stream(tone())]
+    with pytest.raises(InputError):
+        model.stream(tone(), heard=model.hear(tone()))
