@@ -257,7 +257,8 @@ def starting(folder: str, weights: str) -> tuple[float, float]:
         "from omni2 import OmniModel\n"
         "model = OmniModel.from_pretrained(sys.argv[1], weights=sys.argv[2])\n"
         "ready = time.perf_counter() - began\n"
-        "chunks = model.stream(np.sin(np.arange(48000) / 9).astype(np.float32)); [next(chunks, None) for _ in range(40)]\n"
+        "chunks = model.stream(np.sin(np.arange(48000) / 9).astype(np.float32))\n"
+        "for _ in range(40): next(chunks, None)\n"
         "from omni2.bench import resident; print(ready, resident())"
     )
     done = subprocess.run([sys.executable, "-c", code, folder, weights], capture_output=True, text=True, check=True)

@@ -55,7 +55,7 @@ class Compiler:
         self.activations, self.kind = activations, Type.f32 if activations == "float32" else Type.bf16
         self._core = ov.Core()
         self.has_bfloat16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        self._options = {
+        self.options = {
             "INFERENCE_PRECISION_HINT": self.kind.get_type_name(),
             "KV_CACHE_PRECISION": self.kind.get_type_name(),
             "NUM_STREAMS": 1,
@@ -65,7 +65,7 @@ class Compiler:
 
     def __call__(self, output: Node, inputs: Sequence[Node]) -> Compiled:
         """Compile the graph from `inputs` to `output`."""
-        return Compiled(self._core.compile_model(ov.Model([_first(output)], list(inputs)), "CPU", self._options))
+        return Compiled(self._core.compile_model(ov.Model([_first(output)], list(inputs)), "CPU", self.options))
 
 
 def _first(node: Node) -> Node:
