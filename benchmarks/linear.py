@@ -2,8 +2,8 @@
 
     python benchmarks/linear.py [ROWS ...]
 
-Torch in float32 and bfloat16, torch's int8 (x86 engine), OpenVINO in bfloat16 and int8, each in a process of its own, as
-one line: milliseconds a step, median of nine.  This comparison is why `omni2.fast` uses OpenVINO.
+Torch in float32 and bfloat16, torch's int8 (x86 engine), OpenVINO in float32, bfloat16 and int8, each in a process of
+its own: milliseconds a step, median of nine.  This comparison is why `omni2.fast` uses OpenVINO.
 """
 
 import statistics

@@ -258,7 +258,7 @@ def starting(folder: str, weights: str) -> tuple[float, float]:
         "model = OmniModel.from_pretrained(sys.argv[1], weights=sys.argv[2])\n"
         "ready = time.perf_counter() - began\n"
         "chunks = model.stream(np.sin(np.arange(48000) / 9).astype(np.float32))\n"
-        "for _ in range(40): next(chunks, None)\n"
+        "for _ in range(12): next(chunks, None)\n"
         "from omni2.bench import resident; print(ready, resident())"
     )
     done = subprocess.run([sys.executable, "-c", code, folder, weights], capture_output=True, text=True, check=True)
@@ -291,7 +291,10 @@ def run(name: str, folder: str, weights: str, each: Callable[[str], None] = lamb
     ]
     for part in (bench.steps, bench.waiting, bench.sound, bench.memory):
         each(part.__name__)
-        figures += part()
+        measured = part()
+        for figure in measured:
+            each(f"  {figure.what}: {figure}")
+        figures += measured
     return Table(figures, [f"{machine()}; weights {weights}; medians of up to {RUNS} runs"])
 
 
