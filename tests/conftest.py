@@ -1,9 +1,12 @@
 """Fixtures of several files."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+os.environ["OMNI2_WEIGHTS"] = "float32"  # of commands and servers: exact; test_fast.py asks for others
 
 
 @pytest.fixture(scope="module")
