@@ -27,9 +27,9 @@ from omni2.codec import Codec
 from omni2.codec.istft import IstftCodec, IstftConfig
 from omni2.config import ModelConfig
 from omni2.efficientnet import EfficientNet
-from omni2.encoder import AudioEncoder, Window
+from omni2.encoder import AudioEncoder, Encoder, Window
 from omni2.errors import CheckpointError
-from omni2.model import OmniLM
+from omni2.model import LanguageModel, OmniLM
 from omni2.tokens import TokenLayout
 from omni2.vision import VisionEncoder
 from omni2.weights import line, read_into, require, write
@@ -47,19 +47,25 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model with all its parts, on the CPU, in float32, in evaluation mode.
+    """A model with all its parts, on the CPU, in evaluation mode, in float32 unless `Parts` made them otherwise.
 
     `window` is the audio encoder's window the model was trained on; `abilities` what it learned ("answer", "see", …).
     """
 
-    lm: OmniLM
+    lm: LanguageModel
     tokenizer: Tokenizer
-    audio_encoder: AudioEncoder
+    audio_encoder: Encoder
     vision_encoder: VisionEncoder | EfficientNet | None
     codec: Codec
     window: Window
     abilities: frozenset[str]
     name: str
+
+    def trainable(self) -> OmniLM:
+        """The language model in torch.  Raises CheckpointError if it is a compiled one."""
+        if not isinstance(self.lm, OmniLM):
+            raise CheckpointError('compiled weights cannot be changed or saved; load the model with weights="float32"')
+        return self.lm
 
 
 def save(bundle: Bundle, folder: str | Path, dtype: torch.dtype = torch.float16, compact: Collection[str] = ()) -> None:
@@ -75,7 +81,9 @@ def save(bundle: Bundle, folder: str | Path, dtype: torch.dtype = torch.float16,
         raise CheckpointError(f"weights are saved as float16 or float32, not {dtype}")
     folder = Path(folder)
     codec, codec_config = _codec_parts(bundle.codec)
-    vision, encoder = bundle.vision_encoder, bundle.audio_encoder
+    lm, vision, encoder = bundle.trainable(), bundle.vision_encoder, bundle.audio_encoder
+    if not isinstance(encoder, AudioEncoder):
+        raise CheckpointError(f"a {type(encoder).__name__} cannot be saved, only the encoder in torch")
     exact = AudioEncoder(1, encoder.n_ctx, encoder.width, 1, 0).positional_embedding
     left_out = {POSITIONS} if torch.equal(encoder.positional_embedding.cpu(), exact) else ()
     config = {
@@ -83,13 +91,13 @@ def save(bundle: Bundle, folder: str | Path, dtype: torch.dtype = torch.float16,
         "name": bundle.name,
         "abilities": sorted(bundle.abilities),
         "window": bundle.window,
-        "model": dataclasses.asdict(bundle.lm.config),
-        "layout": dataclasses.asdict(bundle.lm.layout),
+        "model": dataclasses.asdict(lm.config),
+        "layout": dataclasses.asdict(lm.layout),
         "audio_encoder": _audio_sizes(encoder),
         "vision_encoder": _vision_sizes(vision) if vision else None,
         "codec": codec_config,
     }
-    parts = {MODEL: bundle.lm, CODEC: codec, AUDIO_ENCODER: encoder, VISION_ENCODER: vision}
+    parts = {MODEL: lm, CODEC: codec, AUDIO_ENCODER: encoder, VISION_ENCODER: vision}
     if unknown := {*compact} - {*parts}:
         raise CheckpointError(f"no weights are in {', '.join(sorted(unknown))}; compact are some of {', '.join(parts)}")
     try:
@@ -106,7 +114,30 @@ def save(bundle: Bundle, folder: str | Path, dtype: torch.dtype = torch.float16,
         raise CheckpointError(f"cannot write {folder}: {line(error)}") from error
 
 
-def load(folder: str | Path) -> Bundle:
+class Parts:
+    """How the parts are made of their weights: here in torch, in float32.  Others compute the same in other ways."""
+
+    def language_model(self, config: ModelConfig, layout: TokenLayout, file: Path) -> LanguageModel:
+        """The language model with the weights of `file`.  Raises CheckpointError."""
+        return read_into(lambda: OmniLM(config, layout), file)
+
+    def audio_encoder(self, sizes: dict[str, int], file: Path) -> Encoder:
+        """The audio encoder with the weights of `file`.  Raises CheckpointError."""
+        return read_into(lambda: AudioEncoder(**sizes), file, optional=frozenset({POSITIONS}))
+
+    def codec(self, codec: Codec) -> Codec:
+        """What stands for `codec`."""
+        return codec
+
+    def remake(self, bundle: "Bundle") -> "Bundle":
+        """A bundle in torch with its parts made in this way."""
+        return bundle
+
+
+TORCH = Parts()
+
+
+def load(folder: str | Path, parts: Parts = TORCH) -> Bundle:
     """Load what `save` wrote.
 
     Raises CheckpointError, naming the file: missing, damaged, of another format, sizes that do not fit the weights.
@@ -121,11 +152,11 @@ def load(folder: str | Path) -> Bundle:
     abilities = _take(config, "abilities", list, file)
     if window not in ("exact", "trimmed") or not all(isinstance(ability, str) for ability in abilities):
         raise CheckpointError(f'{file}: "window" is exact or trimmed, "abilities" a list of names')
-    encoder = read_into(lambda: AudioEncoder(**audio), folder / AUDIO_ENCODER, optional=frozenset({POSITIONS}))
+    encoder = parts.audio_encoder(audio, folder / AUDIO_ENCODER)
     vision: VisionEncoder | EfficientNet | None = None
     if config.get("vision_encoder") is not None:
         vision = _load_vision(_take(config, "vision_encoder", dict, file), folder)
-    lm = read_into(lambda: OmniLM(model, layout), folder / MODEL)
+    lm = parts.language_model(model, layout, folder / MODEL)
     if encoder.width != model.whisper_adapter_dim:
         raise CheckpointError(f"{file}: the model takes features {model.whisper_adapter_dim} wide, not {encoder.width}")
     if (vision.out_width if vision else 0) != model.vision_adapter_dim:
@@ -133,7 +164,7 @@ def load(folder: str | Path) -> Bundle:
     tokenizer = load_tokenizer(folder / TOKENIZER)
     if tokenizer.get_vocab_size() > layout.text_ids:
         raise CheckpointError(f"{folder / TOKENIZER} has more than {layout.text_ids} tokens; it is another model's")
-    codec = _load_codec(_take(config, "codec", dict, file), folder)
+    codec = parts.codec(_load_codec(_take(config, "codec", dict, file), folder))
     name = _take(config, "name", str, file)
     if "see" in abilities and vision is None:
         raise CheckpointError(f'{file}: "see" is an ability, but there is no vision encoder')

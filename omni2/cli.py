@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-import wave
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +15,7 @@ from omni2.terminal import plain_errors
 from omni2.train.cli import data, train
 
 if TYPE_CHECKING:
-    from omni2.omni import Answer, AnswerStream, OmniModel, Samples
+    from omni2.omni import Answer, AnswerStream, OmniModel
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Spoken conversation with Mini-Omni2 models.")
 app.add_typer(data, name="data")
@@ -25,6 +24,10 @@ app.add_typer(evaluate, name="eval")
 
 Model = Annotated[str, typer.Option(help="nano, a folder, or a hub id such as gpt-omni/mini-omni2")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps …")]
+Weights = Annotated[
+    str,
+    typer.Option(help="auto (the fastest the device has), float32 (exact), bfloat16 or int8", envvar="OMNI2_WEIGHTS"),
+]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object a line")]
 Save = Annotated[Path | None, typer.Option(help="write the spoken answer to this wav file")]
 
@@ -50,13 +53,14 @@ def ask(
     seed: int = 0,
     model: Model = "nano",
     device: Device = "cpu",
+    weights: Weights = "auto",
     as_json: Json = False,
 ) -> None:
     """Ask a question; the words appear as they are spoken."""
     from omni2.config import Pick, Sampling
 
     pick = Pick(temperature, top_k, top_p)
-    loaded = _load(model, device)
+    loaded = _load(model, device, weights)
     began = time.perf_counter()
     chunks = loaded.stream(
         question, text=text, image=image, reply=reply.value, sampling=Sampling(pick, pick, seed=seed)
@@ -70,10 +74,11 @@ def transcribe(
     file: Annotated[Path, typer.Argument(help="a sound file")],
     model: Model = "nano",
     device: Device = "cpu",
+    weights: Weights = "auto",
     as_json: Json = False,
 ) -> None:
     """Write down what is said."""
-    heard = _load(model, device).transcribe(file)
+    heard = _load(model, device, weights).transcribe(file)
     typer.echo(json.dumps({"type": "transcript", "text": heard}) if as_json else heard)
 
 
@@ -84,10 +89,11 @@ def speak(
     save: Save = None,
     model: Model = "nano",
     device: Device = "cpu",
+    weights: Weights = "auto",
     as_json: Json = False,
 ) -> None:
     """Read a sentence aloud."""
-    loaded = _load(model, device)
+    loaded = _load(model, device, weights)
     began = time.perf_counter()
     _tell(loaded.read_aloud(text), loaded.sample_rate, began, as_json, save)
 
@@ -98,18 +104,74 @@ def convert(
     folder: Annotated[str, typer.Argument(help="a released folder or hub id")],
     out: Annotated[Path, typer.Argument(help="where to write the converted model")],
     half: Annotated[bool, typer.Option("--half", help="store float16 instead of float32")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="store int8, which starts in seconds")] = False,
     as_json: Json = False,
 ) -> None:
     """Turn a released checkpoint into safetensors and a config.json, which load faster."""
     import torch
 
-    from omni2.bundle import save
+    from omni2.bundle import AUDIO_ENCODER, MODEL, save
     from omni2.hub import load_bundle
 
     bundle = load_bundle(folder)
-    save(bundle, out, torch.float16 if half else torch.float32)
+    compact = (MODEL, AUDIO_ENCODER) if int8 else ()
+    save(bundle, out, torch.float16 if half or int8 else torch.float32, compact)
     report = {"type": "converted", "out": str(out), "abilities": sorted(bundle.abilities)}
     typer.echo(json.dumps(report) if as_json else f"{out}: {', '.join(sorted(bundle.abilities))}")
+
+
+@app.command()
+@plain_errors
+def batch(
+    source: Annotated[
+        Path, typer.Argument(help="a folder of sound files, or a manifest: JSON lines with audio or text")
+    ],
+    out: Annotated[Path, typer.Option(help="where results.jsonl and the spoken answers go; run again, it goes on")],
+    at_once: Annotated[int, typer.Option(min=1, help="conversations that share the steps")] = 8,
+    reply: Annotated[Reply, typer.Option(help="speech and text, or text alone")] = Reply.speech,
+    model: Model = "nano",
+    device: Device = "cpu",
+    weights: Weights = "auto",
+    as_json: Json = False,
+) -> None:
+    """Answer many questions, several at once; a run that was stopped goes on where it was."""
+    from omni2 import batch as many
+
+    todo = many.items(source)
+    loaded = _load(model, device, weights, slots=2 * at_once)
+    with many.bar(len(todo), len({item.id for item in todo} & many.finished(out).keys())) as tell:
+        for result in many.run(loaded, todo, out, at_once, reply.value):
+            tell(result)
+            if as_json:
+                typer.echo(json.dumps({"type": "result", **result}))
+
+
+@app.command()
+@plain_errors
+def bench(
+    size: Annotated[
+        str, typer.Option(help="released (random weights, no download), nano, or a model's folder")
+    ] = "nano",
+    weights: Weights = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")] = False,
+    plot: Annotated[Path | None, typer.Option(help="draw growth with context and conversations into this file")] = None,
+) -> None:
+    """Measure speed and memory on this machine, and how they grow with context and conversations."""
+    import tempfile
+
+    from omni2 import bench as measure
+    from omni2.eval.report import as_json as to_json
+    from omni2.eval.report import markdown
+
+    with tempfile.TemporaryDirectory() as folder:
+        name = folder if size == "released" else size
+        if size == "released":
+            typer.echo("making random weights of the released size", err=True)
+            measure.write_released(Path(folder))
+        table = measure.run(Path(size).name, name, weights, lambda what: typer.echo(what, err=True))
+    typer.echo(json.dumps(to_json(table)) if as_json else markdown(table))
+    if plot is not None:
+        measure.draw(table, plot)
 
 
 @app.command()
@@ -127,11 +189,12 @@ def serve(
     run.serve(Settings.from_environment(model=model, device=device), ip, port)
 
 
-def _load(name: str, device: str) -> "OmniModel":
+def _load(name: str, device: str, weights: str = "auto", slots: int = 16) -> "OmniModel":
     from omni2.omni import OmniModel
+    from omni2.precision import as_weights
 
     try:
-        return OmniModel.from_pretrained(name, device=device)
+        return OmniModel.from_pretrained(name, device=device, weights=as_weights(weights), slots=slots)
     except RuntimeError as error:  # torch's words for a device that is not there
         raise InputError(f"cannot use the device {device!r}: {str(error).splitlines()[0]}") from error
 
@@ -148,6 +211,8 @@ def _tell(chunks: "AnswerStream", rate: int, began: float, as_json: bool, save: 
 
     answer = chunks.collect(began, each)
     if save is not None:
+        from omni2.codec.stream import write_wav
+
         write_wav(save, answer.audio, rate)
     typer.echo(json.dumps(summary(answer)) if as_json else f"\n{_figures(answer, save)}")
 
@@ -174,14 +239,3 @@ def _figures(answer: "Answer", save: Path | None) -> str:
         f"[first sound after {1000 * times.first_audio:.0f} ms, {times.audio:.1f} s of speech, "
         f"real-time factor {times.rtf:.2f}{kept}]"
     )
-
-
-def write_wav(path: Path, samples: "Samples", rate: int) -> None:
-    """Write samples (n,) float32 in [-1, 1] as a 16-bit mono wav file."""
-    from omni2.codec.stream import to_pcm16
-
-    with path.open("wb") as file, wave.open(file) as wav:
-        wav.setnchannels(1)
-        wav.setsampwidth(2)
-        wav.setframerate(rate)
-        wav.writeframes(to_pcm16(samples))

@@ -55,6 +55,11 @@ class Pick:
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p is above 0 and at most 1 (off), not {self.top_p}")
 
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is always drawn."""
+        return self.temperature == 0 or self.top_k == 1
+
 
 @dataclass(frozen=True)
 class Sampling:

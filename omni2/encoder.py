@@ -6,7 +6,7 @@ the openai-whisper release, whose parameter names and numbers are kept so that i
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -112,6 +112,18 @@ class Block(nn.Module):
         x = x + self.attn(self.attn_ln(x))
         added: Tensor = x + self.mlp(self.mlp_ln(x))
         return added
+
+
+class Encoder(Protocol):
+    """What the model asks of an ear."""
+
+    width: int  # numbers a feature
+
+    def encode(self, wave: Wave | Tensor, window: Window) -> Tensor:
+        """Features (T, width) of `wave` (samples,) at 16 kHz, T = `frames_of(samples)`, 50 a second."""
+
+    def to(self, device: torch.device | str) -> "Encoder":
+        """Move the weights."""
 
 
 class AudioEncoder(nn.Module):

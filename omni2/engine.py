@@ -11,22 +11,24 @@ between any two steps.  Whoever waits for a step drives the loop; there is no th
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from omni2.config import Sampling
+from omni2.config import Pick, Sampling
 from omni2.errors import BusyError, ContextLengthError, InputError
-from omni2.model import KVCache, OmniLM, Rows
+from omni2.model import LanguageModel, Rows
 from omni2.prompt import Prompt
 from omni2.sampling import sample
 from omni2.tokens import AUDIO_LAYERS, TEXT_LAYER
 
 FinishReason = Literal["end", "length"]
+AUDIO, TEXT = attrgetter("audio"), attrgetter("text")  # of a `Sampling`
 BUFFER = 64  # steps a conversation may be ahead of its reader (5.5 s of speech); then it waits, the others go on
 
 
@@ -95,11 +97,9 @@ class Conversation(Iterator[Step]):
 class Engine:
     """Decodes any number of prompts on `slots` rows of one model; safe to use from several threads."""
 
-    def __init__(self, lm: OmniLM, slots: int = 16) -> None:
+    def __init__(self, lm: LanguageModel, slots: int = 16) -> None:
         self.lm, self.layout = lm, lm.layout
-        weight = lm.embedding.weight
-        self.device = weight.device
-        self.cache = KVCache(lm.config, slots, weight.dtype, weight.device)
+        self.device, self.cache, self.slots = lm.device, lm.cache(slots), slots
         self._free = list(reversed(range(slots)))
         self._turns: list[Turn] = []
         self._closed: deque[Turn] = deque()  # to be taken out by whoever holds the lock
@@ -128,7 +128,7 @@ class Engine:
         with self._alone():
             count = 2 if prompt.paired else 1
             if len(self._free) < count:
-                raise BusyError(f"all {self.cache.keys.shape[1]} rows are taken; try again later")
+                raise BusyError(f"all {self.slots} rows are taken; try again later")
             slots = [self._free.pop() for _ in range(count)]
             try:
                 rows = self._prefill(prompt, slots)
@@ -214,14 +214,20 @@ class Engine:
         writing = [turn for turn in turns if turn.text_row]
         audio = self.lm.audio_logits(hidden[[place[id(t.audio_row)] for t in speaking]]) if speaking else ()
         text = self.lm.text_logits(hidden[[place[id(t.text_row)] for t in writing]]) if writing else ()
-        codes = {
-            id(t): sample(logits, t.sampling.audio, t.generator) for t, logits in zip(speaking, audio, strict=True)
-        }
-        words = {
-            id(t): sample(logits[None], t.sampling.text, t.generator) for t, logits in zip(writing, text, strict=True)
-        }
+        codes, words = self._draw(speaking, audio, AUDIO), self._draw(writing, text, TEXT)
         for turn in turns:
             self._take(turn, codes.get(id(turn)), words.get(id(turn)))
+
+    @staticmethod
+    def _draw(turns: list[Turn], logits: Tensor | tuple[()], pick: Callable[[Sampling], Pick]) -> dict[int, Tensor]:
+        """Ids by turn, from logits (turns, …, vocabulary): the greedy ones all at once."""
+        if not isinstance(logits, Tensor):
+            return {}
+        best = logits.argmax(-1)
+        return {
+            id(turn): ids if pick(turn.sampling).greedy else sample(own, pick(turn.sampling), turn.generator)
+            for turn, ids, own in zip(turns, best, logits, strict=True)
+        }
 
     def _take(self, turn: Turn, codes: Tensor | None, word: Tensor | None) -> None:
         """Record a step of `turn`, prepare its rows' next inputs, and let it or its text row leave at the end."""

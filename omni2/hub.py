@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omni2 import bundle as own
 from omni2 import checkpoint as released
-from omni2.bundle import Bundle
+from omni2.bundle import TORCH, Bundle, Parts
 from omni2.errors import CheckpointError
 from omni2.weights import line
 
@@ -20,15 +20,15 @@ NANO_FOLDER = Path(__file__).parent / "assets" / NANO
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def load_bundle(name: str | Path) -> Bundle:
-    """Load "nano", a folder (own or released) or a hub id such as "gpt-omni/mini-omni2".
+def load_bundle(name: str | Path, parts: Parts = TORCH) -> Bundle:
+    """Load "nano", a folder (own or released) or a hub id such as "gpt-omni/mini-omni2"; `parts` makes its parts.
 
     Raises CheckpointError: unknown name, files missing and not to be had, damaged, unsafe, of another format.
     """
     folder = find(name)
     if not is_released(folder):
-        return own.load(folder)
-    bundle = released.load_released_bundle(folder, fetch=fetch)
+        return own.load(folder, parts)
+    bundle = parts.remake(released.load_released_bundle(folder, fetch=fetch))
     return dataclasses.replace(bundle, name=str(name)) if is_hub_id(name) else bundle
 
 

@@ -4,9 +4,10 @@ Source: Qwen2 (arXiv 2407.10671) in the shape Mini-Omni2 gave it (arXiv 2410.111
 tokens, the embeddings of a position's eight tokens averaged, features in the place of the audio layers' embeddings.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,13 @@ class Span:
     start: int
     features: Tensor
     modality: Modality
+
+
+class Cache(Protocol):
+    """Keys and values of a number of slots, in whatever form the model that made it wants them."""
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Give slot `target` the first `length` positions of slot `source`."""
 
 
 class KVCache:
@@ -48,7 +56,7 @@ class KVCache:
 class Rows:
     """Which slots a forward pass writes to and from which positions on: (R,) int64 each."""
 
-    cache: KVCache
+    cache: Cache
     slots: Tensor
     starts: Tensor
 
@@ -80,7 +88,9 @@ class Attention(nn.Module):
         """Write the new keys and values, return all up to `length`."""
         places = rows.starts[:, None] + torch.arange(k.shape[2], device=k.device)
         out = []
-        for store, new in ((rows.cache.keys[layer], k), (rows.cache.values[layer], v)):
+        cache = rows.cache
+        assert isinstance(cache, KVCache)
+        for store, new in ((cache.keys[layer], k), (cache.values[layer], v)):
             store[rows.slots[:, None], :, places] = new.transpose(1, 2)
             out.append(store[:, :, :length][rows.slots])
         return out[0], out[1]
@@ -120,8 +130,81 @@ class Block(nn.Module):
         return added
 
 
-class OmniLM(nn.Module):
-    """Tokens and features in, hidden states and logits out; it knows no tasks, only positions."""
+class LanguageModel(ABC):
+    """Tokens and features in, hidden states and logits out; it knows no tasks, only positions.
+
+    This is all that the engine asks of a model; `OmniLM` computes it in torch.
+    """
+
+    config: ModelConfig
+    layout: TokenLayout
+    offsets: Tensor
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where ids, slots and starts are expected."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> object:
+        """Move the weights."""
+
+    @abstractmethod
+    def cache(self, slots: int) -> Cache:
+        """Room for the keys and values of `slots` rows."""
+
+    @abstractmethod
+    def look_up(self, rows: Tensor) -> Tensor:
+        """Rows of the embedding table, any shape → (..., n_embd)."""
+
+    @abstractmethod
+    def adapt(self, features: Tensor, modality: Modality) -> Tensor:
+        """Encoder features (n, width) → (positions, n_embd); see `group`."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor, rows: Rows | None = None) -> Tensor:
+        """Embedded positions (R, T, n_embd) → hidden states (R, T, n_embd), normalised.
+
+        With `rows` the T new positions follow those in the cache and are written to it; without, T is the whole
+        sequence from position 0 and nothing is kept.
+        """
+
+    @abstractmethod
+    def text_logits(self, hidden: Tensor) -> Tensor:
+        """(..., n_embd) → (..., text_block)."""
+
+    @abstractmethod
+    def audio_logits(self, hidden: Tensor) -> Tensor:
+        """(..., n_embd) → (..., 7, audio_block)."""
+
+    def group(self, features: Tensor, modality: Modality) -> Tensor:
+        """Encoder features (n, width) → what the adapter takes: `audio_stride` of them side by side, zeros at the end.
+
+        Pictures' features stay as they are.
+        """
+        if modality == "image":
+            return features
+        stride = self.config.audio_stride
+        padded = F.pad(features, (0, 0, 0, -features.shape[0] % stride))
+        return padded.reshape(-1, stride * features.shape[1])
+
+    def embed(self, ids: Tensor, spans: Sequence[Sequence[Span]] = ()) -> Tensor:
+        """Layer-local ids (R, 8, T) → (R, T, n_embd); the `spans` of each row replace audio layers' embeddings."""
+        table = self.look_up(ids + self.offsets[:, None])
+        audio = table[:, :AUDIO_LAYERS].sum(1)
+        placed = [(row, span) for row, own in enumerate(spans) for span in own]
+        if placed:
+            pieces = [self.adapt(span.features.to(audio), span.modality) for _, span in placed]
+            rows = torch.cat([torch.full((len(p),), row) for p, (row, _) in zip(pieces, placed, strict=True)])
+            places = torch.cat([torch.arange(len(p)) + s.start for p, (_, s) in zip(pieces, placed, strict=True)])
+            at = (rows.to(ids.device), places.to(ids.device))
+            audio = audio.index_put(at, AUDIO_LAYERS * torch.cat(pieces).to(audio))
+        embedded: Tensor = (audio + table[:, AUDIO_LAYERS]) / LAYERS
+        return embedded
+
+
+class OmniLM(nn.Module, LanguageModel):
+    """The model in torch: any device and precision, for training too."""
 
     def __init__(self, config: ModelConfig, layout: TokenLayout) -> None:
         super().__init__()
@@ -137,30 +220,26 @@ class OmniLM(nn.Module):
         self.register_buffer("offsets", layout.offsets(), persistent=False)
         self.offsets: Tensor
 
-    def adapt(self, features: Tensor, modality: Modality) -> Tensor:
-        """Encoder features (n, width) → (positions, n_embd); a last group short of the stride is filled with zeros."""
-        if modality == "image":
-            assert self.vision_adapter is not None
-            pictured: Tensor = self.vision_adapter(features)
-            return pictured
-        stride = self.config.audio_stride
-        padded = F.pad(features, (0, 0, 0, -features.shape[0] % stride))
-        heard: Tensor = self.audio_adapter(padded.reshape(-1, stride * features.shape[1]))
-        return heard
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding.weight.device
 
-    def embed(self, ids: Tensor, spans: Sequence[Sequence[Span]] = ()) -> Tensor:
-        """Layer-local ids (R, 8, T) → (R, T, n_embd); the `spans` of each row replace audio layers' embeddings."""
-        table = self.embedding(ids + self.offsets[:, None])
-        audio = table[:, :AUDIO_LAYERS].sum(1)
-        placed = [(row, span) for row, own in enumerate(spans) for span in own]
-        if placed:
-            pieces = [self.adapt(span.features.to(audio), span.modality) for _, span in placed]
-            rows = torch.cat([torch.full((len(p),), row) for p, (row, _) in zip(pieces, placed, strict=True)])
-            places = torch.cat([torch.arange(len(p)) + s.start for p, (_, s) in zip(pieces, placed, strict=True)])
-            at = (rows.to(ids.device), places.to(ids.device))
-            audio = audio.index_put(at, AUDIO_LAYERS * torch.cat(pieces).to(audio))
-        embedded: Tensor = (audio + table[:, AUDIO_LAYERS]) / LAYERS
-        return embedded
+    def cache(self, slots: int) -> KVCache:
+        """Room for `slots` rows, in the weights' precision."""
+        return KVCache(self.config, slots, self.embedding.weight.dtype, self.device)
+
+    def look_up(self, rows: Tensor) -> Tensor:
+        """Rows of the table, any shape → (..., n_embd)."""
+        found: Tensor = self.embedding(rows)
+        return found
+
+    def adapt(self, features: Tensor, modality: Modality) -> Tensor:
+        """Encoder features (n, width) → (positions, n_embd); see `group`."""
+        adapter = self.audio_adapter if modality == "audio" else self.vision_adapter
+        assert adapter is not None
+        adapted: Tensor = adapter(self.group(features, modality))
+        return adapted
 
     def forward(self, x: Tensor, rows: Rows | None = None) -> Tensor:
         """Embedded positions (R, T, n_embd) → hidden states (R, T, n_embd), normalised.
@@ -182,8 +261,7 @@ class OmniLM(nn.Module):
 
     def rotary(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosines and sines (R, 1, T, head_size) of rotary positions (RoFormer, arXiv 2104.09864)."""
-        half = torch.arange(0, self.config.head_size, 2, device=positions.device, dtype=torch.float32)
-        angles = positions[..., None].float() * self.config.rope_base ** (-half / self.config.head_size)
+        angles = rotary_angles(positions, self.config)
         both = torch.cat([angles, angles], -1)[:, None]
         return both.cos().to(dtype), both.sin().to(dtype)
 
@@ -195,6 +273,12 @@ class OmniLM(nn.Module):
         """(..., n_embd) → (..., 7, audio_block)."""
         logits = F.linear(hidden, self.embedding.weight[self.layout.text_block : self.layout.vocab_size])
         return logits.view(*logits.shape[:-1], AUDIO_LAYERS, self.layout.audio_block)
+
+
+def rotary_angles(positions: Tensor, config: ModelConfig) -> Tensor:
+    """Positions (...) → the angles by which the pairs of a head are turned, (..., head_size / 2) float32."""
+    half = torch.arange(0, config.head_size, 2, device=positions.device, dtype=torch.float32)
+    return positions[..., None].float() * config.rope_base ** (-half / config.head_size)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

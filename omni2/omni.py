@@ -21,7 +21,7 @@ from omni2.config import Sampling
 from omni2.encoder import Window
 from omni2.engine import Conversation, Engine, FinishReason
 from omni2.errors import AbilityError, InputError
-from omni2.hub import load_bundle
+from omni2.precision import Weights, load_as
 from omni2.prompt import Prompt, PromptBuilder, Reply
 from omni2.tokens import DelayLine
 from omni2.vision import Picture, load_picture
@@ -144,24 +144,36 @@ class OmniModel:
 
     def __init__(self, bundle: Bundle, device: str | torch.device = "cpu", slots: int = 16) -> None:
         self.bundle = bundle
-        bundle.lm.to(device).eval()
-        bundle.audio_encoder.to(device).eval()
-        if bundle.vision_encoder is not None:
-            bundle.vision_encoder.to(device).eval()
+        for part in (bundle.lm, bundle.audio_encoder, bundle.vision_encoder):
+            if part is not None:
+                part.to(device)
+            if isinstance(part, torch.nn.Module):
+                part.eval()
         self.engine = Engine(bundle.lm, slots)
         self.prompts = PromptBuilder(bundle.lm.layout, bundle.lm.config.audio_stride, bundle.lm.config.text_lead)
         self.sample_rate = bundle.codec.sample_rate
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path = "nano", *, device: str | torch.device = "cpu", slots: int = 16
+        cls,
+        name: str | Path = "nano",
+        *,
+        device: str | torch.device = "cpu",
+        slots: int = 16,
+        weights: Weights = "float32",
     ) -> "OmniModel":
         """Load "nano" (ships with the package), a folder, or a hub id such as "gpt-omni/mini-omni2".
 
         A folder is one of `save_pretrained` or a released one.  `slots` rows of the batch bound the conversations at
-        once: a spoken question takes two.  Raises CheckpointError, saying which file is missing or damaged.
+        once: a spoken question takes two.
+
+        `weights` "float32" computes in torch, token for token as the released code.  "int8" and "bfloat16" are
+        compiled for the CPU, several times faster, and differ a little; on other devices "bfloat16" is torch's.  "auto"
+        takes what is fastest: int8 on a CPU, bfloat16 elsewhere; float32 where neither can be had.
+
+        Raises CheckpointError, saying which file is missing or damaged; InputError for weights the device has not.
         """
-        return cls(load_bundle(name), device, slots)
+        return cls(load_as(name, weights, device), device, slots)
 
     @property
     def abilities(self) -> frozenset[str]:
@@ -181,6 +193,7 @@ class OmniModel:
         sampling: Sampling | None = None,
         first_chunk_frames: int = 1,
         chunk_frames: int = 4,
+        heard: Tensor | None = None,
     ) -> AnswerStream:
         """Answer a spoken or typed question, about a picture or not; describe a picture that comes alone.
 
@@ -188,20 +201,22 @@ class OmniModel:
         "speech" both speech and text are streamed, with "text" text alone.  `window` is the encoder's: "exact" or
         "trimmed", by default what the model was trained on.  `history` are the turns before, oldest first: what was
         asked ("" if that is not known in words) and answered; of use to models that learned "history".  Sound comes in
-        chunks of `first_chunk_frames`, growing to `chunk_frames` (85 ms each).
+        chunks of `first_chunk_frames`, growing to `chunk_frames` (85 ms each).  `heard` is what `hear` made of a
+        question, in place of `audio`.
 
         All checks and the prefill happen in this call.  Raises InputError (and ContextLengthError) for input that
         cannot be used, AbilityError for what the model never learned, BusyError when all rows are taken.
         """
         if reply not in ("speech", "text"):
             raise InputError(f'reply is "speech" or "text", not {reply!r}')
-        if audio is None and text is None and image is None:
+        if audio is None and text is None and image is None and heard is None:
             raise InputError("nothing was asked; give audio, text or image")
-        if audio is not None and text is not None:
+        if sum(one is not None for one in (audio, text, heard)) > 1:
             raise InputError("a question is spoken or typed; give audio or text, not both")
         self._need("see" if image is not None else "answer")
         picture = self._see(image) if image is not None else None
-        heard = self._hear(audio, rate, window) if audio is not None else None
+        if audio is not None:
+            heard = self._hear(audio, rate, window)
         ids = self._read(text) if text is not None else None
         past = [(self._read(asked) if asked.strip() else [], self._read(told)) for asked, told in history]
         if picture is not None:
@@ -211,6 +226,14 @@ class OmniModel:
         else:
             prompt = self.prompts.typed(ids or [], reply, history=past)
         return self._start(prompt, sampling, first_chunk_frames, chunk_frames)
+
+    def hear(self, audio: Sound, *, rate: float = SAMPLE_RATE, window: Window | None = None) -> Tensor:
+        """Encode a spoken question now, to ask it later with `stream(heard=…)`: features (T, width), 50 a second.
+
+        In the pause that may end a turn this hides the encoder's time; if the person goes on, throw the features away
+        and encode the longer sound.  Safe to call in a thread of its own.  Raises InputError as `stream`.
+        """
+        return self._hear(audio, rate, window)
 
     def answer(
         self,

@@ -7,13 +7,15 @@ from omni2.config import Pick
 
 
 def sample(logits: Tensor, pick: Pick, generator: torch.Generator) -> Tensor:
-    """Draw one id from each row of `logits` (n, vocabulary) → (n,) int64.
+    """Draw one id from each row of `logits` (…, vocabulary), at most one axis before it → (…,) int64.
 
     Greedy at temperature 0 (the lowest id wins a tie); else the `top_k` best of the softmax at the temperature, of
     these the fewest that hold `top_p` of the probability (nucleus sampling, Holtzman et al., arXiv 1904.09751).
     """
-    if pick.temperature == 0 or pick.top_k == 1:
+    if pick.greedy:
         return logits.argmax(-1)
+    if logits.ndim == 1:
+        return sample(logits[None], pick, generator)[0]
     ordered, ids = (logits.float() / pick.temperature).sort(-1, descending=True)
     if 0 < pick.top_k < ordered.shape[-1]:
         ordered = ordered[:, : pick.top_k]

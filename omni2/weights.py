@@ -5,7 +5,8 @@ Stored in int8, a matrix or convolution `name` has the float16 scales of its out
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,20 +44,32 @@ class Uninitialised(TorchFunctionMode):
         return [*args, *kwargs.values()][0] if func.__name__ in RANDOM else func(*args, **kwargs)
 
 
+def read(file: Path) -> dict[str, Tensor]:
+    """The tensors of `file` as they are stored.  Raises CheckpointError: missing or damaged."""
+    require(file)
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file} is damaged or cut short; download or save it again: {line(error)}") from error
+
+
+@contextmanager
+def fitting(file: Path) -> Iterator[None]:
+    """Turn what building a module from the weights of `file` raises into a CheckpointError that names it."""
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+        raise CheckpointError(f"{file} does not fit the config.json beside it: {line(error)}") from error
+
+
 def read_into(module: Callable[[], M], file: Path, optional: frozenset[str] = frozenset()) -> M:
     """The module that `module` makes, in evaluation mode, with the weights of `file`; `optional` ones may be absent.
 
     Raises CheckpointError: the file is missing, damaged, or of other shapes or names than the module's.
     """
-    require(file)
-    try:
-        stored = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file} is damaged or cut short; download or save it again: {line(error)}") from error
-    try:
+    stored = read(file)
+    with fitting(file):
         return build(module, dequantise(stored), optional)
-    except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
-        raise CheckpointError(f"{file} does not fit the config.json beside it: {line(error)}") from error
 
 
 def build(make: Callable[[], M], state: Mapping[str, Tensor], optional: frozenset[str] = frozenset()) -> M:
@@ -73,6 +86,20 @@ def build(make: Callable[[], M], state: Mapping[str, Tensor], optional: frozense
     return module.eval()
 
 
+def check(make: Callable[[], nn.Module], state: Mapping[str, Tensor], optional: frozenset[str] = frozenset()) -> None:
+    """Raise ValueError unless `state`, of floats or in int8, has names and shapes of the module that `make` makes."""
+    with torch.device("meta"):
+        wanted = {name: tuple(value.shape) for name, value in make().state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in state.items() if not name.endswith(SCALE)}
+    for name, shape in wanted.items():
+        if name in given and given[name] != shape:
+            raise ValueError(f"{name} is {given[name]}, not {shape}")
+    missing, unknown = sorted(wanted.keys() - given.keys() - optional), sorted(given.keys() - wanted.keys())
+    scales = [name for name, value in state.items() if value.dtype == torch.int8 and name + SCALE not in state]
+    if missing or unknown or scales:
+        raise ValueError(f"{(missing or scales)[0]} is missing" if missing or scales else f"{unknown[0]} is unknown")
+
+
 def quantise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Matrices and convolutions as int8 with float16 scales, one for each row (entry of the first axis).
 
@@ -82,7 +109,7 @@ def quantise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     stored: dict[str, Tensor] = {}
     for name, value in state.items():
         stored[name] = value
-        if value.ndim > 1 and value[0].numel() >= LONG and value.is_floating_point():
+        if value.is_floating_point() and value.ndim > 1 and value[0].numel() >= LONG:
             rows = value.float().flatten(1)
             scale = (rows.abs().amax(1) / LEVELS).clamp(min=SMALLEST).half()
             levels = (rows / scale.float()[:, None]).round().clamp(-LEVELS, LEVELS)

@@ -9,6 +9,7 @@ import pytest
 # Before torch is loaded: its idle threads would otherwise spin, and take the cores from a browser, a server or another
 # process of the same test; where two cores had much else to do, a toy's training took more than four times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ["OMNI2_WEIGHTS"] = "float32"  # of commands and servers: exact; test_fast.py asks for others
 
 
 @pytest.fixture(scope="module")

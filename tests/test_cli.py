@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import Result
 from PIL import Image
+from safetensors.torch import load_file
 from toys import ABILITIES, photo, tiny_bundle, tone, write_tone
 from typer.testing import CliRunner
 
 from omni2.audio import load_audio
 from omni2.bundle import load, save
-from omni2.cli import app, write_wav
+from omni2.cli import app
+from omni2.codec.stream import write_wav
 from omni2.omni import OmniModel
 
 CHUNK_KEYS = {"type", "text", "samples"}
@@ -161,6 +164,10 @@ def test_convert_makes_a_model_that_answers_the_same(omni2: Caller, model: OmniM
     size = {name: (tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")}
     assert size["half"] < 0.6 * size["whole"]
     assert load(tmp_path / "half").abilities == ABILITIES
+    omni2.good("convert", "toy", str(tmp_path / "compact"), "--int8")
+    stored = load_file(tmp_path / "compact" / "audio_encoder.safetensors")
+    assert stored["conv1.weight"].dtype == torch.int8
+    assert load(tmp_path / "compact").abilities == ABILITIES
 
 
 def test_the_program_itself_prints_nothing_on_stderr(folder: Path) -> None:

@@ -1,6 +1,8 @@
 """Frames to sound, as they come."""
 
+import wave
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -81,3 +83,12 @@ def to_pcm16(samples: Samples) -> bytes:
     """Samples (n,) float in [-1, 1] → 2 n bytes of s16le; louder ones are clipped, what is no number is silence."""
     clipped = np.clip(np.nan_to_num(samples, nan=0.0), -1, 1)
     return np.rint(clipped * 32767).astype("<i2").tobytes()
+
+
+def write_wav(path: Path, samples: Samples, rate: int) -> None:
+    """Write samples (n,) float32 in [-1, 1] as a 16-bit mono wav file."""
+    with path.open("wb") as file, wave.open(file) as wav:
+        wav.setnchannels(1)
+        wav.setsampwidth(2)
+        wav.setframerate(rate)
+        wav.writeframes(to_pcm16(samples))

@@ -120,6 +120,22 @@ for _name, _what in {
     _command(_name, _what)
 
 
+@evaluate.command()
+@plain_errors
+def int8(
+    model: Model = "nano", limit: Limit = None, first: First = False, as_json: Json = False, wrong: Wrong = False
+) -> None:
+    """What int8 weights, and the encoder's other window, change in answers and transcriptions."""
+    from omni2.eval import precision
+    from omni2.eval.questions import cases
+    from omni2.omni import OmniModel
+    from omni2.train.data.questions import FIRST, TOPICS, corpus
+
+    exact, fast = (OmniModel.from_pretrained(model, weights=weights) for weights in ("float32", "int8"))
+    asked = cases(corpus(FIRST if first else TOPICS), limit or 300)
+    _tell(precision.run(exact, fast, asked), as_json, None, wrong)
+
+
 def _run(
     name: str,
     model: str,

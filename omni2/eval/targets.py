@@ -46,6 +46,23 @@ TARGETS = {
     "interruption.false": Target(1, below=True),
     "interruption.delay": Target(0.5, at_most=True),
     "codec.stoi": Target(0.95),
+    "int8.unchanged": Target(99),
+    "int8.wer": Target(0.3, at_most=True),
+    "bench.released.step.1.500": Target(20, at_most=True),
+    "bench.released.step.1.500.speech": Target(14, at_most=True),
+    "bench.released.step.4.500": Target(30, at_most=True),
+    "bench.released.prefill": Target(250, at_most=True),
+    "bench.released.encoder.trimmed": Target(100, at_most=True),
+    "bench.released.encoder.exact": Target(600, at_most=True),
+    "bench.released.first.trimmed": Target(600, at_most=True),
+    "bench.released.first.exact": Target(1100, at_most=True),
+    "bench.released.first.early": Target(600, at_most=True),
+    "bench.released.conversations": Target(4),
+    "bench.released.memory.answering": Target(1600, at_most=True),
+    "bench.released.memory.more": Target(40, at_most=True),
+    "bench.released.start": Target(5, at_most=True),
+    "bench.nano.first.trimmed": Target(150, at_most=True),
+    "bench.nano.conversations": Target(24),
 }
 
 # Of other questions, voices and recognisers than ours, but for LibriSpeech, which `omni2 eval asr --data` takes:

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from omni2.errors import InputError
 from omni2.omni import OmniModel
+from omni2.precision import as_weights
 from omni2.serve.app import create_app
 from omni2.serve.desk import Desk
 from omni2.serve.logs import LOGGING, logger
@@ -40,7 +41,12 @@ def load_model(settings: Settings) -> OmniModel:
     """
     torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 2) - 1)))
     try:
-        return OmniModel.from_pretrained(settings.model, device=settings.device, slots=ROWS * settings.max_sessions)
+        return OmniModel.from_pretrained(
+            settings.model,
+            device=settings.device,
+            slots=ROWS * settings.max_sessions,
+            weights=as_weights(settings.weights),
+        )
     except RuntimeError as error:  # torch's words for a device that is not there
         raise InputError(f"cannot use the device {settings.device!r}: {str(error).splitlines()[0]}") from error
 

@@ -19,6 +19,7 @@ class Settings:
 
     model: str = "nano"
     device: str = "cpu"
+    weights: str = "auto"  # float32, bfloat16 or int8; auto is the fastest that the device has
     api_key: str = ""  # empty: no authentication
     origins: tuple[str, ...] = ()
     max_sessions: int = 8  # answers decoded at once

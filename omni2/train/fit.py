@@ -100,7 +100,7 @@ def _work(rank: int, plan: Plan, processes: int | None, port: int = 0) -> None:
         os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
         torch.set_num_threads(1)
     bundle = plan.begin()
-    lm, encoders = bundle.lm, Encoders(bundle)
+    lm, encoders = bundle.trainable(), Encoders(bundle)
     if torch.cuda.is_available():
         for encoder in (bundle.audio_encoder, bundle.vision_encoder):
             if encoder is not None:

@@ -127,7 +127,7 @@ def begin(shop: Workshop, start: str = "", vision: str = "") -> Bundle:
     """
     if start:
         bundle = load_bundle(start)
-        bundle = replace(bundle, lm=recast(bundle.lm, text_lead=CONFIG.text_lead))
+        bundle = replace(bundle, lm=recast(bundle.trainable(), text_lead=CONFIG.text_lead))
     else:
         bundle = Bundle(
             new_lm(), tokenizer(shop), load_tiny(), None, trained_codec(shop), "trimmed", frozenset(), "nano"
@@ -137,7 +137,7 @@ def begin(shop: Workshop, start: str = "", vision: str = "") -> Bundle:
     eyes = load_lite().encoder if vision == EFFICIENTNET else load_bundle(vision).vision_encoder
     if eyes is None:
         raise OmniError(f"{vision} has no vision encoder")
-    return replace(bundle, lm=recast(bundle.lm, vision_adapter_dim=eyes.out_width), vision_encoder=eyes)
+    return replace(bundle, lm=recast(bundle.trainable(), vision_adapter_dim=eyes.out_width), vision_encoder=eyes)
 
 
 def recast(lm: OmniLM, **sizes: int) -> OmniLM:

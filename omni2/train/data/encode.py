@@ -12,7 +12,7 @@ from omni2.audio import to_waveform
 from omni2.codec import Codec
 from omni2.codec.istft import IstftCodec, IstftConfig
 from omni2.efficientnet import EfficientNet
-from omni2.encoder import AudioEncoder, Window
+from omni2.encoder import Encoder, Window
 from omni2.errors import InputError
 from omni2.hub import load_bundle
 from omni2.pickles import load_pickle
@@ -29,7 +29,7 @@ TINY = "whisper-tiny"  # the encoder of models that do not exist yet: Whisper ti
 class Parts:
     """What turns sounds and pictures into numbers; None where a model has no such part."""
 
-    audio_encoder: AudioEncoder
+    audio_encoder: Encoder
     window: Window
     vision_encoder: VisionEncoder | EfficientNet | None
     codec: Codec | None

@@ -1,0 +1,160 @@
+"""Compiled models compute what torch computes from the same weights, keep to their rows, and say what they cannot."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from toys import HEARD, LAYOUT, SEEN, features, prompts, tiny_bundle, tone
+
+from omni2.bundle import ENCODERS, MODEL, load, save
+from omni2.config import ModelConfig
+from omni2.encoder import AudioEncoder
+from omni2.engine import Engine
+from omni2.errors import CheckpointError, InputError
+from omni2.model import OmniLM, Rows
+from omni2.omni import OmniModel
+from omni2.precision import load_as
+from omni2.weights import dequantise, quantise
+
+pytest.importorskip("openvino")
+from omni2.fast import FastParts
+from omni2.fast.encoder import FastEncoder
+from omni2.fast.graph import Compiler
+from omni2.fast.lm import BLOCK, FastLM
+
+CONFIG = ModelConfig(2, 4, 2, 16, 64, 96, 200, HEARD, SEEN)
+TOLERANCE = 1e-4
+
+
+def pair(compact: bool) -> tuple[OmniLM, FastLM]:
+    """The same weights in torch and compiled; with `compact` what is left of them in int8."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        lm = OmniLM(CONFIG, LAYOUT).eval()
+    state = {name: value.detach() for name, value in lm.state_dict().items()}
+    if compact:
+        state = quantise(state)
+        lm.load_state_dict(dequantise(state))
+    return lm, FastLM(CONFIG, LAYOUT, state, Compiler(rounded=False))
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["float32", "int8"])
+def both(request: pytest.FixtureRequest) -> tuple[OmniLM, FastLM]:
+    return pair(request.param)
+
+
+def positions(n: int, rows: int = 1, seed: int = 0) -> torch.Tensor:
+    return torch.randn(rows, n, CONFIG.n_embd, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.inference_mode()
+def test_tokens_features_and_heads_are_torchs(both: tuple[OmniLM, FastLM]) -> None:
+    slow, fast = both
+    for prompt in prompts().values():
+        assert torch.allclose(*(lm.embed(prompt.ids[None], [prompt.spans]) for lm in both), atol=TOLERANCE)
+    hidden = positions(3)[0]
+    assert torch.allclose(slow.text_logits(hidden), fast.text_logits(hidden), atol=TOLERANCE)
+    assert torch.allclose(slow.audio_logits(hidden), fast.audio_logits(hidden), atol=TOLERANCE)
+    assert fast.audio_logits(hidden[0]).shape == slow.audio_logits(hidden[0]).shape
+
+
+@torch.inference_mode()
+def test_rows_of_any_length_in_any_slots_are_torchs(both: tuple[OmniLM, FastLM]) -> None:
+    """Whole passes, prefills across the blocks' borders, copies, and steps of rows at different places."""
+    caches = [lm.cache(4) for lm in both]
+
+    def same(x: torch.Tensor, slots: list[int], starts: list[int]) -> None:
+        results = [
+            lm(x, Rows(cache, torch.tensor(slots), torch.tensor(starts)))
+            for lm, cache in zip(both, caches, strict=True)
+        ]
+        assert torch.allclose(*results, atol=TOLERANCE)
+
+    assert torch.allclose(*(lm(positions(70, 2)) for lm in both), atol=TOLERANCE)
+    same(positions(BLOCK + 3), [2], [0])
+    same(positions(2 * BLOCK, 1, 5), [0], [0])
+    for cache in caches:
+        cache.copy(2, 1, BLOCK + 3)
+    same(positions(1, 3, 1), [1, 0, 2], [BLOCK + 3, 2 * BLOCK, BLOCK + 3])
+    same(positions(4, 2, 2), [0, 1], [2 * BLOCK + 1, BLOCK + 4])
+    same(positions(1, 1, 3), [3], [0])
+    same(positions(1, 2, 4), [2, 1], [BLOCK + 4, BLOCK + 8])
+
+
+def test_the_engine_decodes_the_same_tokens(both: tuple[OmniLM, FastLM]) -> None:
+    for prompt in prompts().values():
+        slow, fast = ([next(steps) for steps in [Engine(lm, 2).submit(prompt)] for _ in range(12)] for lm in both)
+        assert slow == fast
+
+
+def test_the_compiled_encoder_is_torchs() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = AudioEncoder(80, 1500, 64, 2, 2).eval()
+    fast = FastEncoder.from_module(encoder, encoder.state_dict(), Compiler())
+    for window in ("trimmed", "exact"):
+        wanted = encoder.encode(tone(0.7), window)
+        assert torch.allclose(fast.encode(tone(0.7), window), wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize("compact", [(), (MODEL, *ENCODERS)])
+def test_a_folder_answers_compiled_nearly_as_in_torch(tmp_path: Path, compact: tuple[str, ...]) -> None:
+    bundle = tiny_bundle()
+    save(bundle, tmp_path, torch.float32, compact)
+    fast, slow = load(tmp_path, FastParts("int8")), load(tmp_path)
+    heard = [b.audio_encoder.encode(tone(), "trimmed") for b in (fast, slow)]
+    assert (heard[0] - heard[1]).norm() < 0.03 * heard[1].norm()
+    answer = OmniModel(fast).answer(tone(), image=None)
+    assert answer.audio.size
+    assert OmniModel(fast).answer(tone()).text == answer.text
+    assert type(FastParts("int8").remake(slow).lm) is FastLM
+
+
+def test_compiled_weights_cannot_be_saved_trained_or_moved(tmp_path: Path) -> None:
+    save(tiny_bundle(), tmp_path)
+    bundle = load(tmp_path, FastParts("bfloat16"))
+    with pytest.raises(CheckpointError, match="float32"):
+        save(bundle, tmp_path / "again")
+    with pytest.raises(InputError, match="CPU"):
+        bundle.lm.to("meta")
+    with pytest.raises(InputError, match="CPU"):
+        bundle.audio_encoder.to("meta")
+
+
+def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    bundle = tiny_bundle()
+    save(bundle, tmp_path)
+    other = dataclasses.replace(bundle.lm.config, n_layer=1)
+    save(dataclasses.replace(bundle, lm=OmniLM(other, LAYOUT)), tmp_path / "other")
+    (tmp_path / MODEL).write_bytes((tmp_path / "other" / MODEL).read_bytes())
+    with pytest.raises(CheckpointError, match=MODEL):
+        load(tmp_path, FastParts("int8"))
+
+
+def test_weights_are_chosen_by_name_and_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tiny_bundle(), tmp_path)
+    assert isinstance(load_as(tmp_path, "float32", "cpu").lm, OmniLM)
+    assert isinstance(load_as(tmp_path, "auto", "cpu").lm, FastLM)
+    with pytest.raises(InputError, match="int4"):
+        load_as(tmp_path, "int4", "cpu")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="int8"):
+        load_as(tmp_path, "int8", "meta")
+    assert load_as(tmp_path, "auto", "meta").trainable().embedding.weight.dtype == torch.bfloat16
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert isinstance(load_as(tmp_path, "auto", "cpu").lm, OmniLM)
+    with pytest.raises(InputError, match="openvino"):
+        load_as(tmp_path, "int8", "cpu")
+
+
+def test_features_of_other_width_are_refused(both: tuple[OmniLM, FastLM]) -> None:
+    with pytest.raises(RuntimeError):
+        both[1].adapt(features(5, width=3), "audio")
+
+
+def test_a_question_heard_early_is_answered_as_one_asked_at_once() -> None:
+    model = OmniModel(tiny_bundle())
+    chunks = list(model.stream(heard=model.hear(tone())))
+    assert [c.text for c in chunks] == [c.text for c in model.stream(tone())]
+    with pytest.raises(InputError):
+        model.stream(tone(), heard=model.hear(tone()))
