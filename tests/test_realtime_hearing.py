@@ -10,7 +10,7 @@ from omni2.serve.problems import Problem, busy
 from omni2.serve.realtime.events import G711, Pcm
 from omni2.serve.realtime.wire import Ears, SpeechStarted, SpeechStopped, WireOut
 from omni2.serve.sound import to_g711
-from omni2.serve.vad import VoiceActivity
+from omni2.duplex.vad import VoiceActivity
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from omni2.serve.realtime.events import AudioAppend, read_event, read_json
 from omni2.serve.realtime.items import Item, Json, Part, Samples, new_id
 from omni2.serve.realtime.response import Response
 from omni2.serve.realtime.session import Session
-from omni2.serve.vad import load_silero
+from omni2.duplex.vad import load_silero
 
 router = APIRouter()
 
