@@ -4,7 +4,7 @@ bytes → waveform / picture → features → Prompt → Engine → Step → fra
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -177,6 +177,7 @@ class OmniModel:
         rate: float = SAMPLE_RATE,
         reply: Reply = "speech",
         window: Window | None = None,
+        history: Sequence[tuple[str, str]] = (),
         sampling: Sampling | None = None,
         first_chunk_frames: int = 1,
         chunk_frames: int = 4,
@@ -185,8 +186,9 @@ class OmniModel:
 
         `audio` is a file (path, bytes) or samples (n,) at `rate` Hz, float in [-1, 1] or int16.  With the `reply`
         "speech" both speech and text are streamed, with "text" text alone.  `window` is the encoder's: "exact" or
-        "trimmed", by default what the model was trained on.  Sound comes in chunks of `first_chunk_frames`, growing to
-        `chunk_frames` (85 ms each).
+        "trimmed", by default what the model was trained on.  `history` are the turns before, oldest first: what was
+        asked ("" if that is not known in words) and answered; of use to models that learned "history".  Sound comes in
+        chunks of `first_chunk_frames`, growing to `chunk_frames` (85 ms each).
 
         All checks and the prefill happen in this call.  Raises InputError (and ContextLengthError) for input that
         cannot be used, AbilityError for what the model never learned, BusyError when all rows are taken.
@@ -201,12 +203,13 @@ class OmniModel:
         picture = self._see(image) if image is not None else None
         heard = self._hear(audio, rate, window) if audio is not None else None
         ids = self._read(text) if text is not None else None
+        past = [(self._read(asked) if asked.strip() else [], self._read(told)) for asked, told in history]
         if picture is not None:
-            prompt = self.prompts.picture(picture, heard, ids, reply)
+            prompt = self.prompts.picture(picture, heard, ids, reply, history=past)
         elif heard is not None:
-            prompt = self.prompts.spoken(heard, reply)
+            prompt = self.prompts.spoken(heard, reply, history=past)
         else:
-            prompt = self.prompts.typed(ids or [], reply)
+            prompt = self.prompts.typed(ids or [], reply, history=past)
         return self._start(prompt, sampling, first_chunk_frames, chunk_frames)
 
     def answer(
@@ -218,12 +221,14 @@ class OmniModel:
         rate: float = SAMPLE_RATE,
         reply: Reply = "speech",
         window: Window | None = None,
+        history: Sequence[tuple[str, str]] = (),
         sampling: Sampling | None = None,
     ) -> Answer:
         """What `stream` yields, collected; the same arguments and errors."""
         began = time.perf_counter()
-        chunks = self.stream(audio, text=text, image=image, rate=rate, reply=reply, window=window, sampling=sampling)
-        return chunks.collect(began)
+        return self.stream(
+            audio, text=text, image=image, rate=rate, reply=reply, window=window, history=history, sampling=sampling
+        ).collect(began)
 
     def transcribe(
         self, audio: Sound, *, rate: float = SAMPLE_RATE, window: Window | None = None, sampling: Sampling | None = None

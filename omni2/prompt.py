@@ -4,12 +4,14 @@
     typed question                  pad …                    answer                  input  ids …    eot  answer
     picture                         image  feature × 50  image end, then as above
     microphone                      as a spoken question      text layer ends in listen; the answer is irq or n_irq
+    earlier turns                   pad …           before all else, text layer  input  ids …  eot  answer  ids …  eot
 
 Source: gpt-omni/mini-omni2's released prompts.  A model knows no task names: what a turn asks for lies in the last
 position (`reply`) and in the answer's text marker (`marker`).
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -20,6 +22,7 @@ from omni2.model import Span
 from omni2.tokens import AUDIO_LAYERS, LAYERS, TokenLayout
 
 Reply = Literal["text", "speech"]
+History = Sequence[tuple[list[int], list[int]]]  # token ids of earlier questions (none if unknown) and their answers
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,16 @@ class Prompt:
 class PromptBuilder:
     """Builders for one layout; `audio_stride` encoder frames make one position.
 
-    With `text_lead` the text keeps pace with the speech and no prompt is paired (see `ModelConfig`).
+    With `text_lead` the text keeps pace with the speech and no prompt is paired (see `ModelConfig`).  `history` is what
+    was said before, oldest first; a model makes use of it if it learned to.
     """
 
     def __init__(self, layout: TokenLayout, audio_stride: int = 1, text_lead: int = 0) -> None:
         self.layout, self.stride, self.paced = layout, audio_stride, text_lead > 0
 
-    def spoken(self, audio: Tensor, reply: Reply = "speech", paired: bool = True) -> Prompt:
+    def spoken(self, audio: Tensor, reply: Reply = "speech", paired: bool = True, history: History = ()) -> Prompt:
         """Encoder features (T, width) of a spoken question → spoken (A1A2) or text (A1T2) answer."""
-        return self._heard(audio, self.layout.answer_text, reply, paired)
+        return self._heard(audio, self.layout.answer_text, reply, paired, history)
 
     def transcription(self, audio: Tensor) -> Prompt:
         """Encoder features (T, width) → its words (A1T1)."""
@@ -63,9 +67,9 @@ class PromptBuilder:
         """
         return self._heard(audio, self.layout.listen, "text", False)
 
-    def typed(self, text: list[int], reply: Reply = "text", paired: bool = False) -> Prompt:
+    def typed(self, text: list[int], reply: Reply = "text", paired: bool = False, history: History = ()) -> Prompt:
         """Token ids of a typed question → text (T1T2) or spoken (T1A2) answer."""
-        return self._read(text, self.layout.answer_text, reply, paired)
+        return self._read(text, self.layout.answer_text, reply, paired, history)
 
     def reading(self, text: list[int]) -> Prompt:
         """Token ids of a sentence → the same sentence aloud (T1A1), for models that learned it."""
@@ -78,6 +82,7 @@ class PromptBuilder:
         text: list[int] | None = None,
         reply: Reply = "speech",
         paired: bool = True,
+        history: History = (),
     ) -> Prompt:
         """Picture features (50, width), alone (a caption) or with a spoken or a typed question.
 
@@ -98,17 +103,22 @@ class PromptBuilder:
         else:
             text_row = [*[c.pad_text] * len(shown), c.input_text, *(text or []), c.eot]
             audio_row = [*shown, *[c.pad_audio] * (len(text_row) - len(shown))]
-        return self._finish(audio_row, text_row, c.answer_text, reply, paired, tuple(spans))
+        return self._finish(audio_row, text_row, c.answer_text, reply, paired, tuple(spans), history)
 
-    def _heard(self, audio: Tensor, marker: int, reply: Reply, paired: bool) -> Prompt:
+    def _heard(self, audio: Tensor, marker: int, reply: Reply, paired: bool, history: History = ()) -> Prompt:
         c, n = self.layout, -(-audio.shape[0] // self.stride)
         audio_row = [c.input_audio, *[c.pad_audio] * n, c.eoa]
         text_row = [c.input_text, *[c.pad_text] * n, c.eot]
-        return self._finish(audio_row, text_row, marker, reply, paired, (Span(1, audio, "audio"),))
+        return self._finish(audio_row, text_row, marker, reply, paired, (Span(1, audio, "audio"),), history)
 
-    def _read(self, text: list[int], marker: int, reply: Reply, paired: bool) -> Prompt:
+    def _read(self, text: list[int], marker: int, reply: Reply, paired: bool, history: History = ()) -> Prompt:
         text_row = [self.layout.input_text, *text, self.layout.eot]
-        return self._finish([self.layout.pad_audio] * len(text_row), text_row, marker, reply, paired, ())
+        return self._finish([self.layout.pad_audio] * len(text_row), text_row, marker, reply, paired, (), history)
+
+    def _past(self, question: list[int], answer: list[int]) -> list[int]:
+        """The text layer of an earlier turn."""
+        asked = [self.layout.input_text, *question, self.layout.eot] if question else []
+        return [*asked, self.layout.answer_text, *answer, self.layout.eot]
 
     def _finish(
         self,
@@ -118,9 +128,13 @@ class PromptBuilder:
         reply: Reply,
         paired: bool,
         spans: tuple[Span, ...],
+        history: History,
     ) -> Prompt:
         speech = reply == "speech"
-        audio_row = [*audio_row, self.layout.answer_audio if speech else self.layout.pad_audio]
-        ids = torch.tensor([audio_row] * AUDIO_LAYERS + [[*text_row, marker]])
+        past = [token for question, answer in history for token in self._past(question, answer)]
+        last = self.layout.answer_audio if speech else self.layout.pad_audio
+        audio_row = [*[self.layout.pad_audio] * len(past), *audio_row, last]
+        ids = torch.tensor([audio_row] * AUDIO_LAYERS + [[*past, *text_row, marker]])
+        spans = tuple(replace(span, start=span.start + len(past)) for span in spans)
         assert ids.shape[0] == LAYERS
         return Prompt(ids, spans, speech, speech and paired and not self.paced)

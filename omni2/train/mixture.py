@@ -18,6 +18,8 @@ from omni2.train.samples import Sample, make_sample, paced
 from omni2.train.sources import Source
 from omni2.train.stages import KINDS, Stage, Task
 
+CUT = 0.3  # of the earlier turns about something else end amid the answer, as interrupted ones do
+UNKNOWN_QUESTION = 0.5  # of the earlier turns come without their question in words, as spoken ones do
 TRIES = 20  # to draw a sample that fits the model's context
 SMALL = frozenset(("a", "an", "the", "of", "is", "are", "do", "does", "can", "you", "me", "tell", "please", "what"))
 FILLERS = ("please", "okay", "so", "hey Omni,", "Omni,", "well,", "quick question,", "one more thing,")
@@ -84,19 +86,20 @@ class Mixture:
             typed = self.encode(loosened(row.question_text, stage.loose, rng))
         if kind.picture:
             image = _features(row, row.picture_features)
+        past = self._past(row, stage, rng) if row.task == "answer" else []
         prompt: Prompt
         if image is not None:
             prompt = build.picture(image, audio, typed, kind.reply)
         elif task == "T1A1":
             prompt = build.reading(self.encode(row.answer_text))
         elif audio is None:
-            prompt = build.typed(typed or [], kind.reply)
+            prompt = build.typed(typed or [], kind.reply, history=past)
         elif task == "listen":
             prompt = build.listening(audio)
         elif task == "A1T1":
             prompt = build.transcription(audio)
         else:
-            prompt = build.spoken(audio, kind.reply)
+            prompt = build.spoken(audio, kind.reply, history=past)
         said = self.encode(row.answer_text)
         if task == "A1T1":
             said = heard
@@ -105,6 +108,17 @@ class Mixture:
         frames = row.answer_codes if prompt.audio_out else None
         steps = self._pace(row) if frames is not None and self.config.text_lead else None
         return make_sample(prompt, said, frames, self.layout, heard, steps)
+
+    def _past(self, row: Row, stage: Stage, rng: np.random.Generator) -> list[tuple[list[int], list[int]]]:
+        """What was said before a question: the turn it follows up, or at times another, of no concern to it."""
+        turns = list(row.history)
+        if not turns and rng.random() < stage.remembered and self.source.serves(KINDS["T1T2"]):
+            other = self.source.draw(KINDS["T1T2"], stage, rng)
+            words = other.answer_text.split()
+            heard = int(rng.integers(1, len(words) + 1)) if rng.random() < CUT else len(words)
+            turns = [(other.question_text, " ".join(words[:heard]))]
+        asked = [question if rng.random() >= UNKNOWN_QUESTION else "" for question, _ in turns]
+        return [(self.encode(q) if q else [], self.encode(answer)) for q, (_, answer) in zip(asked, turns, strict=True)]
 
     def _pace(self, row: Row) -> list[int]:
         """The steps at which the text ids of a spoken answer are emitted."""

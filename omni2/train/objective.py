@@ -1,8 +1,11 @@
 """What the language model is trained to reduce: nats of the text, of each audio layer, and of what it heard."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pad_sequence
 
 from omni2.model import OmniLM, Span
@@ -27,7 +30,8 @@ class Objective(nn.Module):
         ids, targets = batch.ids.to(device), batch.targets.to(device)
         tapped: list[Tensor] = []
         hook = lm.blocks[len(lm.blocks) // 2 - 1].register_forward_hook(lambda _, __, out: tapped.append(out))
-        hidden = lm(lm.embed(ids, [s.prompt.spans for s in batch.samples]))
+        with _attention():
+            hidden = lm(lm.embed(ids, [s.prompt.spans for s in batch.samples]))
         hook.remove()
         text_targets, audio_targets = targets[:, TEXT_LAYER], targets[:, :AUDIO_LAYERS].transpose(1, 2)
         says, sounds = text_targets != IGNORE, audio_targets[..., 0] != IGNORE
@@ -58,6 +62,11 @@ class Objective(nn.Module):
         blank, frames = lm.layout.pad_text, torch.tensor(lengths)
         nats = F.ctc_loss(said, heard, frames, counts, blank, reduction="none", zero_infinity=True)
         return (nats / counts.to(nats)).sum()
+
+
+def _attention() -> AbstractContextManager[None]:
+    """Plain products for attention in bfloat16 on a CPU: a tenth of a step less than with the fused kernel there."""
+    return sdpa_kernel(SDPBackend.MATH) if torch.is_autocast_enabled("cpu") else nullcontext()
 
 
 def sound(spans: tuple[Span, ...]) -> Span:

@@ -63,6 +63,7 @@ class Stage:
     corrupted      share of wrong codes among those fed, against drifting speech
     sentences      share of rows of a task's first kind, where it takes two (what is transcribed, what is read)
     masked, loose  shares of the sounds that lose some frames, of the typed questions that are put loosely
+    remembered     share of the questions that come behind an earlier turn, about something else
     """
 
     name: str
@@ -77,10 +78,12 @@ class Stage:
     sentences: float = 0.6
     masked: float = 0.4
     loose: float = 0.5
+    remembered: float = 0.0
 
     def abilities(self) -> frozenset[str]:
         """What a model can do that learned this."""
-        return frozenset(ABILITIES[KINDS[task].rows[0]] for task in self.mixture)
+        remembers = {"history"} if self.remembered else set()
+        return frozenset(ABILITIES[KINDS[task].rows[0]] for task in self.mixture) | remembers
 
 
 def choose_weights(lm: OmniLM, stage: Stage) -> None:

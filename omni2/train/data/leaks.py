@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from omni2.errors import OmniError
+from omni2.train.data.followups import followups
 from omni2.train.data.questions import corpus, normalise, unknown
 from omni2.train.data.reserved import made_texts
 from omni2.train.data.schema import Row
@@ -61,6 +62,7 @@ def reserved_texts() -> frozenset[str]:
     The sentences only where the dictionary is installed: without it none can be trained on either.
     """
     texts = [text for item in (*corpus(), unknown()) for text in item.test] + made_texts()
+    texts += [one.question for one in followups("test")]
     if WORDNET.exists():
         texts += split(definitions())[1] + split(examples())[1]
     return frozenset(normalise(text) for text in texts)

@@ -2,10 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
 
+from omni2.train.data.followups import FollowUp, followups
 from omni2.train.data.questions import Item, corpus, normalise, unknown
 from omni2.train.data.reserved import new_sentences, recombined
 from omni2.train.data.schema import Row, Task, keyed
@@ -13,13 +15,14 @@ from omni2.train.data.sentences import definitions, examples, shuffled, split
 
 RECOMBINED = 4000
 UNKNOWN_TIMES = 10  # the out-of-scope intent has so many times the phrasings of another
-SOURCES = ("corpus", "answers", "sentences", "examples", "definitions", "recombined")
+SOURCES = ("corpus", "followups", "answers", "sentences", "examples", "definitions", "recombined")
 
 
 def own_rows(name: str, phrasings: int | None = None, seed: int = 0) -> list[Row]:
     """The rows of one of `SOURCES`, not yet spoken, in an order drawn from `seed`.
 
     corpus       "answer": all intents, at most `phrasings` of each; answers without sound
+    followups    "answer": questions that only the turn before makes sense of, with that turn
     answers      "read": every answer of the corpus
     sentences    "transcribe": everyday sentences, but for those held out (WordNet's examples)
     examples     "read": the same everyday sentences, for the answer voice
@@ -30,6 +33,8 @@ def own_rows(name: str, phrasings: int | None = None, seed: int = 0) -> list[Row
     """
     if name == "corpus":
         rows = [row for item in (*corpus(), unknown()) for row in _questions(item, phrasings)]
+    elif name == "followups":
+        rows = [_following(one) for one in followups("train", seed)]
     elif name == "answers":
         rows = [_row("read", "nano", "MIT", item.answer, item.topic) for item in (*corpus(), unknown())]
     elif name == "sentences":
@@ -54,6 +59,11 @@ def _questions(item: Item, phrasings: int | None) -> Iterator[Row]:
     most = None if phrasings is None else phrasings * (UNKNOWN_TIMES if item.topic == "unknown" else 1)
     for text in shuffled(list(item.train), 0)[:most]:
         yield keyed(Row("", "answer", "nano", "MIT", topic=item.topic, question_text=text, answer_text=item.answer))
+
+
+def _following(one: FollowUp) -> Row:
+    row = Row("", "answer", "nano", "MIT", topic=one.topic, question_text=one.question, answer_text=one.answer)
+    return keyed(replace(row, history=(one.before,)))
 
 
 def _row(task: Task, source: str, licence: str, text: str, topic: str = "") -> Row:

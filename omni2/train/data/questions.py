@@ -91,6 +91,23 @@ def unknown() -> Item:
     )
 
 
+def expanded(topic: str, answer: str, ways: Iterable[str]) -> list[tuple[Item, list[str]]]:
+    """The intents of the templates of `topic` whose answer is the template `answer`, each with `ways` filled alike.
+
+    Raises:
+        ValueError: no such template, or a malformed one.
+    """
+    groups = [group for group in _load(topic) if group.get("answer") == answer and "columns" in group]
+    if not groups:
+        raise ValueError(f"{topic}.json has no template {answer!r}")
+    found = []
+    for group in groups:
+        for row, item in zip(group["rows"], _expand(topic, group), strict=True):
+            cells = dict(zip(group["columns"], row, strict=True))
+            found.append((item, [_fill(way, cells) for way in ways]))
+    return found
+
+
 def normalise(sentence: str) -> str:
     """Lower case, contractions of "is" and "am" spelled out, no punctuation, single spaces."""
     words = sentence.lower().replace(",", " ").rstrip(".?! ").split()

@@ -50,6 +50,7 @@ FEATURES = Features(
         "answer_codes": List(List(Value("int16"))),
         "answer_starts": List(Value("float32")),
         "label": Value("string"),
+        "history": List(List(Value("string"))),
     }
 )
 HEAVY = frozenset({"question_audio", "question_features", "picture", "picture_features", "answer_audio"})
@@ -72,6 +73,7 @@ class Row:
     answer_codes       (n, 7) int64 of the codec, in codebook order
     answer_starts      seconds into the answer's sound at which each of its words (between blanks) begins, if known
     label              of "listen" rows alone
+    history            the turns before this one, each a question in words and its answer
     *_seconds          lengths of the sounds, 0 without
     """
 
@@ -94,6 +96,7 @@ class Row:
     answer_codes: Tensor | None = None
     answer_starts: tuple[float, ...] | None = None
     label: Label = ""
+    history: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.task not in get_args(Task):
@@ -109,7 +112,8 @@ def keyed(row: Row, turn: int = 0) -> Row:
 
     `turn` tells apart the rows of a sample that is spoken several times.
     """
-    contents = "\0".join((row.task, row.topic, row.question_text, row.answer_text, row.sha256, row.label))
+    said = [text for turn in row.history for text in turn]
+    contents = "\0".join((row.task, row.topic, row.question_text, row.answer_text, row.sha256, row.label, *said))
     name = f"{row.source}/{sha256(contents.encode()).hexdigest()[:20]}"
     return replace(row, key=f"{name}#{turn}" if turn else name)
 
@@ -145,6 +149,7 @@ def unpack(columns: Mapping[str, Any]) -> Row:
         values["answer_codes"] = codes
     if "answer_starts" in values:
         values["answer_starts"] = tuple(values["answer_starts"])
+    values["history"] = tuple((question, answer) for question, answer in values.get("history", ()))
     return Row(**values)
 
 
