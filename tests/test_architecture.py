@@ -28,6 +28,8 @@ LAYERS = [
     ("engine", "words", "bundle"),
     ("checkpoint",),
     ("hub",),
+    ("answer",),
+    ("duplex",),
     ("omni",),
     ("__init__",),
     ("client",),
@@ -37,7 +39,7 @@ LAYERS = [
     ("cli",),
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-FOLDERS = {"codec", "serve", "train", "eval"}  # whose files may import each other
+FOLDERS = {"codec", "duplex", "serve", "train", "eval"}  # whose files may import each other
 HEAVY = ("torch", "transformers", "tokenizers", "av", "PIL", "soxr", "snac", "scipy", "typer", "rich", "yaml")
 HEAVY += ("numpy", "safetensors", "huggingface_hub", "fastapi", "starlette", "gradio", "streamlit", "aiohttp", "ray")
 

@@ -6,11 +6,11 @@ from realtime import CAPITAL, append, question
 from talk import RATE, Fake, code, text
 
 from omni2.audio import load_audio
+from omni2.duplex.vad import VoiceActivity
 from omni2.serve.problems import Problem, busy
 from omni2.serve.realtime.events import G711, Pcm
 from omni2.serve.realtime.wire import Ears, SpeechStarted, SpeechStopped, WireOut
 from omni2.serve.sound import to_g711
-from omni2.duplex.vad import VoiceActivity
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from test_architecture import python
 
 from omni2.audio import SAMPLE_RATE, load_audio
-from omni2.errors import CheckpointError
 from omni2.duplex import vad
 from omni2.duplex.vad import CONTEXT, WINDOW, Edge, SpeechMeter, VoiceActivity, load_silero
+from omni2.errors import CheckpointError
 
 CAPITAL = Path(__file__).parents[1] / "examples" / "audio" / "capital.wav"
 Samples = npt.NDArray[np.float32]

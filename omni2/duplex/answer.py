@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from omni2.answer import AnswerStream, Chunk, Samples
 from omni2.audio import SAMPLE_RATE
-from omni2.duplex.events import Chunk, Stream
 from omni2.duplex.heard import Words
-
-Samples = npt.NDArray[np.float32]
 
 
 @dataclass(eq=False)
@@ -30,7 +28,7 @@ class Answer:
 
     question: Question
     rate: int
-    stream: Stream | None = None  # None: not begun yet
+    stream: AnswerStream | None = None  # None: not begun yet
     told: bool = False  # the question is known to be complete
     ended: bool = False  # decoded to its end
     ducked: bool = False
@@ -92,4 +90,5 @@ def _at(sound: Samples, places: npt.NDArray[np.floating]) -> Samples:
     index = near + half
     known = (index >= 0) & (index < len(padded))
     values = np.where(known, padded[np.clip(index, 0, max(len(padded) - 1, 0))], 0.0) if len(padded) else 0.0 * x
-    return (values * weights).sum(1).astype(np.float32)
+    found: Samples = (values * weights).sum(1).astype(np.float32)
+    return found

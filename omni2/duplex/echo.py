@@ -54,9 +54,7 @@ class EchoCanceller:
         self._learn(rest, unsure)
         return rest, float(unsure.sum()) / BLOCK**2
 
-    def _learn(
-        self, rest: npt.NDArray[np.float64], unsure: npt.NDArray[np.float64]
-    ) -> None:
+    def _learn(self, rest: npt.NDArray[np.float64], unsure: npt.NDArray[np.float64]) -> None:
         error = np.fft.rfft(np.concatenate([np.zeros(BLOCK), rest]))
         found = np.square(np.abs(error))
         unexplained = np.maximum(found - unsure, FLOOR * found)

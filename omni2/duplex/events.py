@@ -1,38 +1,13 @@
 """What a session tells, and what it needs of a model."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from omni2.answer import AnswerStream, Chunk, Samples
 from omni2.errors import OmniError
 
-Samples = npt.NDArray[np.float32]
 Policy = Literal["command", "barge-in", "off"]
 Cause = Literal["command", "barge-in", "asked"]  # an order to stop, somebody speaking up, the program itself
-
-
-class Chunk(Protocol):
-    """A piece of an answer: new samples (n,) float32 at the model's rate, new text; see `omni2.Chunk`."""
-
-    @property
-    def audio(self) -> Samples: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def start(self) -> int | None: ...
-    @property
-    def finish_reason(self) -> str | None: ...
-
-
-class Stream(Protocol):
-    """An answer while it is decoded."""
-
-    def __iter__(self) -> Iterator[Any]: ...
-    def __next__(self) -> Any: ...  # noqa: ANN401 (a Chunk)
-    def close(self) -> None: ...
 
 
 class Model(Protocol):
@@ -43,7 +18,7 @@ class Model(Protocol):
     @property
     def abilities(self) -> frozenset[str]: ...
     def hear(self, audio: Any, /) -> Any: ...  # noqa: ANN401 (what `stream` and `transcribe` take as sound)
-    def stream(self, audio: Any = None, /, *args: Any, **options: Any) -> Any: ...  # noqa: ANN401 (a Stream)
+    def stream(self, audio: Any = None, /, *args: Any, **options: Any) -> AnswerStream: ...  # noqa: ANN401
     def transcribe(self, audio: Any, /) -> str: ...  # noqa: ANN401
     def listen(self, audio: Any, /, *args: Any, **options: Any) -> bool: ...  # noqa: ANN401
     def finished(self, heard: Any, /) -> float | None: ...  # noqa: ANN401

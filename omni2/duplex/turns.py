@@ -85,6 +85,11 @@ class TurnTaker:
         """Whether a turn is under way, pauses within it included."""
         return bool(self._frames)
 
+    @property
+    def began(self) -> int:
+        """Where the turn under way began."""
+        return self._frames[0].position if self._frames else 0
+
     def wait(self, seconds: float) -> None:
         """End the turn after so long a pause, the present one included."""
         self._patience = seconds

@@ -114,12 +114,12 @@ def fit(
         x = x + 0.1 * x.std() * torch.randn_like(x)
         loss = F.binary_cross_entropy_with_logits(net(F.dropout(x, 0.1)), finished[rows].float())
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
     net.eval()
     with torch.no_grad():
-        said = torch.cat([net(features[rows].float()) for rows in held.split(batch)]) > 0
+        said = torch.cat([net(features[rows].float()) for rows in torch.split(held, batch)])  # type: ignore[no-untyped-call] > 0
     truth = finished[held]
     right = {"finished": said[truth], "unfinished": ~said[~truth]}
     return net, {name: 100 * float(hits.float().mean()) for name, hits in right.items()}

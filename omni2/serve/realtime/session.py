@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from omni2.audio import SAMPLE_RATE
+from omni2.duplex.vad import VoiceActivity
 from omni2.serve.limits import from_base64
 from omni2.serve.problems import Problem
 from omni2.serve.realtime.events import (
@@ -29,7 +30,6 @@ from omni2.serve.realtime.events import (
 from omni2.serve.realtime.items import Conversation, Item, Json, Part, new_id, question, read_item
 from omni2.serve.realtime.response import Reason, Response
 from omni2.serve.realtime.wire import Ears, Samples, SpeechStarted, SpeechStopped, wire_rate
-from omni2.duplex.vad import VoiceActivity
 
 PADDING = 0.3  # seconds kept before a turn's speech where the client does not say
 SHORTEST = 0.1  # seconds: a shorter buffer cannot be committed

@@ -11,6 +11,7 @@ from fastapi import APIRouter, WebSocket
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
+from omni2.duplex.vad import load_silero
 from omni2.errors import OmniError
 from omni2.serve.desk import Desk
 from omni2.serve.limits import authorised, origin_allowed
@@ -20,7 +21,6 @@ from omni2.serve.realtime.events import AudioAppend, read_event, read_json
 from omni2.serve.realtime.items import Item, Json, Part, Samples, new_id
 from omni2.serve.realtime.response import Response
 from omni2.serve.realtime.session import Session
-from omni2.duplex.vad import load_silero
 
 router = APIRouter()
 

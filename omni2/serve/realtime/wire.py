@@ -8,9 +8,9 @@ import soxr
 
 from omni2.audio import SAMPLE_RATE
 from omni2.codec.stream import to_pcm16
+from omni2.duplex.vad import WINDOW, VoiceActivity
 from omni2.serve.realtime.events import G711, Pcm
 from omni2.serve.sound import from_g711, to_g711
-from omni2.duplex.vad import WINDOW, VoiceActivity
 
 Samples = npt.NDArray[np.float32]
 
