@@ -13,6 +13,7 @@ from omni2.duplex.ear import Frame
 from omni2.duplex.events import Cause, Model, Policy
 from omni2.duplex.phrases import PHRASES, begun, is_call, is_nod, ordered
 from omni2.duplex.vad import WINDOW
+from omni2.errors import OmniError
 
 Samples = npt.NDArray[np.float32]
 
@@ -96,11 +97,20 @@ class Order:
 
 def judged(model: Model, wave: Samples) -> Opinion:
     """What a model that learned to listen says of the end of `wave`."""
-    if not np.any(wave):
+    try:
+        if not model.listen(wave, threshold=DOUBT):
+            return Opinion.NOTHING
+        return Opinion.STOP if model.listen(wave) else Opinion.SUSPICION
+    except OmniError:  # silence
         return Opinion.NOTHING
-    if not model.listen(wave, threshold=DOUBT):
-        return Opinion.NOTHING
-    return Opinion.STOP if model.listen(wave) else Opinion.SUSPICION
+
+
+def written(model: Model, wave: Samples) -> str:
+    """The words of `wave`; none where it is silent or the model has no room for one more turn now."""
+    try:
+        return model.transcribe(wave)
+    except OmniError:
+        return ""
 
 
 class Written:
@@ -126,7 +136,7 @@ class Written:
             self._quiet += 1
         ended = self._quiet == GAP and self._voices >= SUSPECT
         if ended or (frame.is_voice and self._voices and self._voices % AGAIN == 0):
-            self._opinion = self._read(self._model.transcribe(self._recent.wave))
+            self._opinion = self._read(written(self._model, self._recent.wave))
         if self._quiet >= 4 * GAP:
             self._opinion = Opinion.NOTHING
         if self._quiet >= GAP:
@@ -191,18 +201,18 @@ class SpeakingUp:
         return not self._says(is_nod)
 
     def _says(self, kind: Callable[[str], bool]) -> bool:
-        return self._model is not None and kind(self._model.transcribe(self._recent.wave))
+        return self._model is not None and kind(written(self._model, self._recent.wave))
 
 
-def listeners_for(policy: Policy, model: Model, phrases: Sequence[str] = PHRASES) -> list[Listener]:
+def listeners_for(policy: Policy, model: Model | None, phrases: Sequence[str] = PHRASES) -> list[Listener]:
     """Those that `policy` takes, as far as `model` can."""
     if policy == "off":
         return []
     chosen: list[Listener] = []
     own = tuple(phrases) == PHRASES  # the model learned these
-    if "listen" in model.abilities and own:
+    if model is not None and "listen" in model.abilities and own:
         chosen.append(Order(model))
-    elif "transcribe" in model.abilities:
+    elif model is not None and "transcribe" in model.abilities:
         chosen.append(Written(model, phrases))
     if policy == "barge-in":
         chosen.append(SpeakingUp(model))
@@ -215,4 +225,4 @@ def is_order(model: Model, wave: Samples, phrases: Sequence[str] = PHRASES) -> b
         return False
     if "listen" in model.abilities and tuple(phrases) == PHRASES:
         return judged(model, wave) is Opinion.STOP
-    return "transcribe" in model.abilities and ordered(model.transcribe(wave), phrases)
+    return "transcribe" in model.abilities and ordered(written(model, wave), phrases)
