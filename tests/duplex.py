@@ -19,13 +19,15 @@ RATE = 24_000
 CAPITAL, WEEK, ADDITION, NAME = (
     load_audio(AUDIO / f"{name}.wav") for name in ("capital", "week", "addition", "identity")
 )
+STOP = Path(__file__).with_name("stop.wav")  # the voice of examples/audio says "Stop Omni."
+ORDER = load_audio(STOP)
 WORDS = {
+    "Stop Omni.": ORDER,
     "What is the capital of France?": CAPITAL,
     "How many days are in a week?": WEEK,
     "What is seven plus five?": ADDITION,
     "What is your name?": NAME,
 }
-ORDER = NAME  # stands for "Stop Omni"
 ANSWER = "one two three four five six seven eight"
 
 

@@ -11,8 +11,9 @@ import soxr
 
 from omni2.answer import Chunk
 from omni2.audio import SAMPLE_RATE
-from omni2.duplex.events import Ducked, Event, Interrupted, Resumed, TurnStarted
+from omni2.duplex.events import Event, TurnStarted
 from omni2.duplex.session import Session
+from omni2.duplex.speaker import Speaker
 
 Wave = npt.NDArray[np.float32]
 E = TypeVar("E")
@@ -62,8 +63,7 @@ class Room:
         self.session, self._rate, self._echo, self._timed = session, rate, echo, timed
         self._way = way or (lambda wave: wave)
         self.log = Log(rate=rate)
-        self._queue: Wave = np.zeros(0, np.float32)  # to be played
-        self._held = False
+        self._speaker = Speaker()
         self._ticks, self._behind = 0, 0.0
         self._played: list[Wave] = []
 
@@ -83,10 +83,8 @@ class Room:
 
     def tick(self, person: Wave) -> None:
         """32 ms pass."""
-        size = TICK * self._rate // SAMPLE_RATE
-        played = 0 if self._held else min(size, len(self._queue))
-        sound = np.pad(self._queue[:played], (0, size - played))
-        self._queue = self._queue[played:]
+        sound = np.zeros(TICK * self._rate // SAMPLE_RATE, np.float32)
+        played = self._speaker.fill(sound)
         self._played.append(sound)
         heard = person + self._leak(sound)
         began = time.perf_counter()
@@ -102,16 +100,11 @@ class Room:
 
     def _take(self, event: Event, when: float) -> None:
         self.log.events.append((when, event))
+        self._speaker.follow(event)
         if isinstance(event, TurnStarted):
-            self._queue, self._held = np.zeros(0, np.float32), False
-            self.log.made.append(self._queue)
+            self.log.made.append(np.zeros(0, np.float32))
         elif isinstance(event, Chunk):
-            self._queue = np.concatenate([self._queue, event.audio])
             self.log.made[-1] = np.concatenate([self.log.made[-1], event.audio])
-        elif isinstance(event, Ducked | Resumed):
-            self._held = isinstance(event, Ducked)
-        elif isinstance(event, Interrupted):
-            self._queue, self._held = np.zeros(0, np.float32), False
 
     def _leak(self, sound: Wave) -> Wave:
         """What the microphone hears of the speaker now."""

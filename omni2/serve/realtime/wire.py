@@ -20,6 +20,7 @@ Samples = npt.NDArray[np.float32]
 
 TELEPHONE_RATE = 8_000  # Hz, of G.711
 DELAY = 0.3  # seconds from the server to the listener's ear and from the mouth to the server, at a guess
+BREATH = 0.3  # seconds behind a stop within which the rest of the order may be heard
 PIECE = SAMPLE_RATE // 2  # samples that are looked at in one go, however long an append is
 
 
@@ -97,6 +98,7 @@ class Ears:
         self.answering = False  # an answer is being made
         self._sounds_until = 0  # position at which the client has played all it was sent, as far as one can tell
         self._watch: Watch | None = None
+        self._deaf_until = 0  # position up to which all that is said still belongs to an order
         self._muted: int | None = None  # position since which somebody speaks, but perhaps not to it
         self.tune(form, rate)
 
@@ -188,7 +190,7 @@ class Ears:
                 self.answering, since, self._muted = False, self._muted, None
                 self.hush()
                 if said.cause == "command" and self._activity is not None:
-                    self._activity.speaking = False  # the order is no question
+                    self._deaf_until = self._end + round(BREATH * SAMPLE_RATE)  # the order is no question
                 elif since is not None:
                     found.append(SpeechStarted(max(since, self._start)))
             found.append(said)
@@ -199,7 +201,11 @@ class Ears:
         if self._activity is None:
             return []
         found: list[Found] = []
-        for edge in self._activity.push(piece):
+        edges = self._activity.push(piece)
+        if self._end <= self._deaf_until:
+            self._activity.speaking = False
+            edges = []
+        for edge in edges:
             position = self._origin + edge.position
             if edge.kind == "started":
                 self._forget(max(position - self._padding, self._start))
