@@ -8,6 +8,7 @@ from threading import Thread
 
 from omni2 import Chunk, OmniError, OmniModel
 from omni2.duplex.speaker import Speaker
+
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--model", default="nano")
 parser.add_argument("--policy", default="command", choices=["command", "barge-in", "off"])

@@ -10,7 +10,7 @@ from duplex import CAPITAL, ORDER, RATE, WEEK, Known, silence
 from toys import ABILITIES, tiny_model, tone
 
 from omni2.duplex import ear
-from omni2.duplex.events import Interrupted, TurnEnded, TurnStarted
+from omni2.duplex.events import Interrupted, TurnStarted
 from omni2.eval.rooms import Log, Room
 
 HOURS = 2
@@ -49,7 +49,6 @@ def test_two_hours(monkeypatch: pytest.MonkeyPatch) -> None:
             room.run(np.concatenate(parts))
             turns += len(room.log.of(TurnStarted))
             stops += len(room.log.of(Interrupted))
-            assert len(room.log.of(TurnEnded)) <= len(room.log.of(TurnStarted))
             room.log = Log(made=[np.zeros(0, np.float32)], rate=RATE)
             room._played.clear()
         assert len(session.history) <= 6

@@ -36,10 +36,11 @@ class Words:
             return self._by_share(played, made, whole)
         starts = [start for text, start in self._pieces for _ in text if start is not None]
         text, kept = self.text, 0
-        for begin, end in _words(text):
+        words = list(_words(text))
+        nexts = [starts[begin] for begin, _ in words[1:]] + [made]
+        for (begin, end), last in zip(words, nexts, strict=True):
             first = starts[begin]
-            last = starts[end] if end < len(starts) else max(made, first)
-            if played < first + ENOUGH * (last - first) or played <= 0:
+            if played < first + ENOUGH * max(last - first, 0) or played <= 0:
                 break
             kept = end
         return text[:kept].strip()

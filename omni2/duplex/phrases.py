@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 PHRASES = ("Stop Omni", "Omni, stop")
-CLOSE = 0.25  # letters that may differ, of the phrase's
+CLOSE = 0.2  # letters that may differ, of the phrase's
 NEGATIONS = ("dont", "not", "never", "non", "cannot", "wont")
 NODS = (
     "uh-huh", "uh huh", "mm-hmm", "mm", "hmm", "mhm", "yeah", "yes", "yep", "right", "okay", "ok", "sure", "i see",

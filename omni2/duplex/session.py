@@ -111,7 +111,7 @@ class Session:
         self._ear.play(self._answers.played(samples))
 
     def ask(self, text: str | None = None, *, image: object = None) -> None:
-        """Ask by hand, a typed question, a picture, or both; what is being said ends.  Raises InputError for neither."""
+        """Ask by hand: a text, a picture, or both; what is being said ends.  Raises InputError for neither."""
         if text is None and image is None:
             raise InputError("nothing was asked; give text or image")
         self._answers.stop("asked")

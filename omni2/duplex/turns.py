@@ -61,7 +61,7 @@ def patience(finished: float | None) -> float:
     if finished is None:
         return UNSURE
     share = (min(max(finished, DOUBT), SURE) - DOUBT) / (SURE - DOUBT)
-    return LONG + share * (SHORT - LONG)
+    return (1 - share) * LONG + share * SHORT
 
 
 class TurnTaker:

@@ -180,9 +180,7 @@ def scenes(n: int, items: Sequence[Item], seed: int = 0) -> list[Scene]:
         lambda rng: asked(items, rng),
         lambda rng: asked(items, rng, paused=True),
     ]
-    return [
-        make(np.random.default_rng([seed, kind, index])) for kind, make in enumerate(makers) for index in range(n)
-    ]
+    return [make(np.random.default_rng([seed, kind, index])) for kind, make in enumerate(makers) for index in range(n)]
 
 
 def questions(items: Sequence[Item]) -> list[str]:
@@ -221,7 +219,9 @@ def cough(rng: np.random.Generator) -> Scene:
 
 def alone(kind: str, echo: float | None, rng: np.random.Generator) -> Scene:
     """Nobody says anything while an answer is played, part of which comes back."""
-    return Scene(kind, _quiet(np.zeros(round(SPEECH * SAMPLE_RATE), np.float32), rng), 0, SPEECH, "barge-in", False, echo)
+    return Scene(
+        kind, _quiet(np.zeros(round(SPEECH * SAMPLE_RATE), np.float32), rng), 0, SPEECH, "barge-in", False, echo
+    )
 
 
 def asked(items: Sequence[Item], rng: np.random.Generator, paused: bool = False) -> Scene:
@@ -298,7 +298,9 @@ def _figures(kind: str, ones: Sequence[Result]) -> list[Figure]:
     key = "duplex." + KEYS[kind]
     n, scene = len(ones), ones[0].scene
     if scene.stops is None and kind == "question":
-        taken = [one.answered for one in ones if one.answered is not None and one.answered <= LATE and not one.took_over]
+        taken = [
+            one.answered for one in ones if one.answered is not None and one.answered <= LATE and not one.took_over
+        ]
         figures = [Figure(key, "smooth turn taking: takeover", 100 * len(taken) / n, "%", n)]
         if taken:
             figures.append(Figure(f"{key}.latency", "… latency, median", median(taken), "s", len(taken)))
@@ -307,7 +309,9 @@ def _figures(kind: str, ones: Sequence[Result]) -> list[Figure]:
         return figures
     if scene.stops is None:
         ones = [one for one in ones if one.scene.pause]
-        return [Figure(key, "pause within a question: takeover", share([one.took_over for one in ones]), "%", len(ones))]
+        return [
+            Figure(key, "pause within a question: takeover", share([one.took_over for one in ones]), "%", len(ones))
+        ]
     stopped = share([one.stopped is not None if not scene.stops else one.is_right for one in ones])
     what = f"{kind}: stopped ({scene.policy})"
     figures = [Figure(key, what, stopped, "%", n)]

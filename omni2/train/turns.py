@@ -56,7 +56,7 @@ def example(texts: Sequence[str], rng: np.random.Generator) -> Example:
     if rng.random() < 0.3:
         wave = change.add_room(wave, rng)
     wave = change.mix(wave, change.background(wave.size, rng), rng.uniform(10, 45))
-    return Example(change.to_peak(wave, rng.uniform(*change.PEAK)), finished)
+    return Example(change.to_peak(wave, rng.uniform(*change.PEAK)), bool(finished))
 
 
 def beginning(text: str, rng: np.random.Generator) -> str:
@@ -119,8 +119,9 @@ def fit(
         schedule.step()
     net.eval()
     with torch.no_grad():
-        said = torch.cat([net(features[rows].float()) for rows in torch.split(held, batch)])  # type: ignore[no-untyped-call] > 0
-    truth = finished[held]
+        parts = [net(features[rows].float()) for rows in torch.split(held, batch)]  # type: ignore[no-untyped-call]
+        said = torch.cat(parts) > 0
+    truth = finished[held].bool()
     right = {"finished": said[truth], "unfinished": ~said[~truth]}
     return net, {name: 100 * float(hits.float().mean()) for name, hits in right.items()}
 

@@ -169,7 +169,7 @@ class Conversation:
         return question(new)
 
     def history(self) -> tuple[Turn, ...]:
-        """What was asked, as far as it is known in words, and what was heard of the answers, before the last question."""
+        """What was asked, as far as it is known in words, and what was heard of the answers."""
         turns: list[Turn] = []
         asked = ""
         for item in self.items:

@@ -66,7 +66,8 @@ class Host(Protocol):
 class Session:
     """One client's session: its choices, its input buffer, its conversation, at most one response under way.
 
-    `model` listens while answers are played; `rate` is the answers' (Hz), `input_rate` that of PCM input where it is not 24 kHz, `seconds` bounds the buffer.
+    `model` listens while answers are played; `rate` is the answers' (Hz), `input_rate` that of PCM input where it is
+    not 24 kHz, `seconds` bounds the buffer.
     Methods raise Problem for what the protocol does not allow; nothing has changed then.
     """
 

@@ -80,7 +80,9 @@ class Connection:
         self._sounding.set()
         self._code = 1000  # with which the server closes
         model = desk.model
-        self.session = Session(self, model.bundle.name, model.sample_rate, self._limits.max_audio_seconds, input_rate, model)
+        self.session = Session(
+            self, model.bundle.name, model.sample_rate, self._limits.max_audio_seconds, input_rate, model
+        )
 
     async def run(self) -> None:
         """Serve the client until it leaves, idles or has been here long enough; nothing is left running then."""
