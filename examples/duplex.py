@@ -2,11 +2,12 @@
 
 import argparse
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from queue import Queue
-from threading import Thread
 
-from omni2 import Chunk, OmniError, OmniModel
+import numpy as np
+
+from omni2 import OmniError, OmniModel
 from omni2.duplex.speaker import Speaker
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -17,24 +18,22 @@ try:
     model = OmniModel.from_pretrained(options.model)
 except OmniError as error:
     sys.exit(f"duplex.py: {error}")
-session, speaker, heard = model.session(options.policy), Speaker(), Queue()
+session, speaker, ears = model.session(options.policy), Speaker(), ThreadPoolExecutor(1)
 
 
-def listen() -> None:
-    for played, samples in iter(heard.get, None):
-        session.played(played)
-        session.listen(samples, model.sample_rate)
+def listen(played: int, samples: np.ndarray) -> None:
+    session.played(played)
+    session.listen(samples, model.sample_rate)
 
 
 try:
     import sounddevice as sd
 
-    both = lambda mic, out, *_: heard.put((speaker.fill(out[:, 0]), mic[:, 0].copy()))  # noqa: E731
+    both = lambda mic, out, *_: ears.submit(listen, speaker.fill(out[:, 0]), mic[:, 0].copy())  # noqa: E731
     card = sd.Stream(model.sample_rate, 768, channels=1, dtype="float32", callback=both)
 except Exception as error:  # no package, no PortAudio library, no sound card: each has an exception of its own
     sys.exit(f"no sound card ({error}): pip install 'omni2[duplex]'")
-Thread(target=listen, daemon=True).start()
 with suppress(KeyboardInterrupt), card, session:
     for event in session:
         speaker.follow(event)
-        print(event.text if isinstance(event, Chunk) else "\n", end="", flush=True)
+        print(getattr(event, "text", "\n"), end="", flush=True)

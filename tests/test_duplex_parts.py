@@ -25,8 +25,8 @@ def test_orders_however_spelled(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["Don't stop, Omni.", "Never stop Omni", "Stop Omni is what I said", "The bus stop.", "Stop Tony.", "Stop.", "Omni.",
-     "Stow a pony.", "Omni, go on.", "What is the capital of France?", ""],
+    ["Don't stop, Omni.", "Never stop Omni", "Stop Omni is what I said", "The bus stop.", "Stop Tony.", "Stop.",
+     "Omni.", "Stow a pony.", "Omni, go on.", "What is the capital of France?", ""],
 )  # fmt: skip
 def test_no_orders(text: str) -> None:
     assert not ordered(text)

@@ -169,7 +169,8 @@ class Session:
 
     def _heed(self, frame: Frame) -> None:
         """Have the listeners hear a frame, and do what they think."""
-        worst, cause = Opinion.NOTHING, "asked"
+        worst = Opinion.NOTHING
+        cause: Cause = "asked"
         for listener in self._listeners:
             opinion = listener.push(frame)
             if opinion > worst:

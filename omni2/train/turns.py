@@ -119,7 +119,7 @@ def fit(
         schedule.step()
     net.eval()
     with torch.no_grad():
-        parts = [net(features[rows].float()) for rows in torch.split(held, batch)]  # type: ignore[no-untyped-call]
+        parts = [net(features[rows].float()) for rows in torch.split(held, batch)]
         said = torch.cat(parts) > 0
     truth = finished[held].bool()
     right = {"finished": said[truth], "unfinished": ~said[~truth]}

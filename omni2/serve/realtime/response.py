@@ -102,9 +102,8 @@ class Response:
             self._before = self._conversation.add(self.item)
             added = {"previous_item_id": self._before, "item": self.item.as_json()}
             self._send({"type": "conversation.item.added", **added})
-        kind = "output_audio" if self._sounds else "output_text"
         words = Words(self._rate) if self._sounds else None
-        self.item.parts.append(Part(kind, rate=self._rate, words=words))
+        self.item.parts.append(Part("output_audio" if self._sounds else "output_text", rate=self._rate, words=words))
         self._event("content_part.added", part=self._part())
 
     def _close(self) -> None:

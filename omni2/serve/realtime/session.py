@@ -79,7 +79,8 @@ class Session:
         self.conversation = Conversation()
         self._newest: Response | None = None
         self._host, self._name, self._rate, self._input_rate = host, name, rate, input_rate
-        self._model, self._watch = model, None
+        self._model = model
+        self._watch: Watch | None = None
         self._coming = new_id("item")  # id of the item that the next turn will be
         self.ears = Ears(self.config.audio.input.format, self._wire_rate, seconds)
         self._detect()
