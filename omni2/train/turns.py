@@ -4,7 +4,7 @@ Nobody recorded people who think: unfinished turns are the beginnings of questio
 them, or cut out of a whole one at a place where the voice dips.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +99,7 @@ def ends(encoder: AudioEncoder, window: Window, made: Sequence[Example]) -> Tens
 
 
 def fit(
-    features: Tensor, finished: Tensor, steps: int = 1500, batch: int = 128, seed: int = 0
+    features: Tensor, finished: Tensor, steps: int = 350, batch: int = 64, seed: int = 0
 ) -> tuple[TurnEnd, dict[str, float]]:
     """A network trained on (n, FRAMES, width) and (n,) bool, and how often it is right about the rows kept aside."""
     torch.manual_seed(seed)
@@ -126,12 +126,10 @@ def fit(
     return net, {name: 100 * float(hits.float().mean()) for name, hits in right.items()}
 
 
-def make(
-    encoder: AudioEncoder, window: Window, file: Path, count: int, steps: int, tell: Callable[[dict[str, float]], None]
-) -> None:
-    """Speak, encode, learn, and write the weights (float16) to `file`; `tell` hears how often it is right (%)."""
+def make(encoder: AudioEncoder, window: Window, file: Path, count: int, steps: int) -> dict[str, float]:
+    """Speak, encode, learn, and write the weights (float16) to `file`; how often they are right, in percent."""
     made = examples(count)
     net, right = fit(ends(encoder, window, made), torch.tensor([one.finished for one in made]), steps)
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: value.half().contiguous() for name, value in net.state_dict().items()}, file)
-    tell(right)
+    return right
