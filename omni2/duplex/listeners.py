@@ -105,10 +105,10 @@ def judged(model: Model, wave: Samples) -> Opinion:
         return Opinion.NOTHING
 
 
-def written(model: Model, wave: Samples) -> str:
-    """The words of `wave`; none where it is silent or the model has no room for one more turn now."""
+def written(model: Model, sound: object) -> str:
+    """The words of a sound; none where it is silent or the model has no room for one more turn now."""
     try:
-        return model.transcribe(wave)
+        return model.transcribe(sound)
     except OmniError:
         return ""
 
@@ -219,10 +219,10 @@ def listeners_for(policy: Policy, model: Model | None, phrases: Sequence[str] = 
     return chosen
 
 
-def is_order(model: Model, wave: Samples, phrases: Sequence[str] = PHRASES) -> bool:
-    """Whether a turn (samples,) at 16 kHz is but an order to stop, which asks nothing."""
+def is_order(model: Model, wave: Samples, heard: object, phrases: Sequence[str] = PHRASES) -> bool:
+    """Whether a turn (samples,) at 16 kHz, `heard` as `Model.hear` has it, is but an order to stop: it asks nothing."""
     if len(wave) > LISTENED * SAMPLE_RATE:
         return False
     if "listen" in model.abilities and tuple(phrases) == PHRASES:
         return judged(model, wave) is Opinion.STOP
-    return "transcribe" in model.abilities and ordered(written(model, wave), phrases)
+    return "transcribe" in model.abilities and ordered(written(model, heard), phrases)

@@ -209,18 +209,22 @@ class Session:
             self._complete(edge)
 
     def _consider(self, sound: Samples) -> bool:
-        """Begin the work on a turn that may be complete, and find out how long to wait for more of it."""
+        """Begin the work on a turn that may be complete, and find out how long to wait for more; false if it asks
+        nothing."""
         try:
             heard = self._model.hear(sound)
         except OmniError:
             return False  # too soft or too short to be asked
+        if is_order(self._model, sound, heard, self._phrases):
+            self._answers.drop()
+            return False
         self._taker.wait(patience(self._model.finished(heard)))
         self._answers.prepare(Question(heard, sound, image=self._image, position=self._ear.position))
         return True
 
     def _complete(self, turn: Finished) -> None:
         """Answer a turn that is over, unless it asks nothing."""
-        if turn.sound is None or is_order(self._model, turn.sound, self._phrases):
+        if turn.sound is None:
             self._answers.drop()
             return
         if not self._answers.confirm(turn.position):

@@ -44,7 +44,7 @@ class Question:
         """Decode the media and ask `model`: slow, for a thread of the desk's.  Raises what `OmniModel.stream` does."""
         seen = picture(from_data_uri(self.image, "image_url"), settings) if self.image is not None else None
         past: tuple[Turn, ...] = ()
-        if "history" in model.abilities:
+        if self.history and "history" in model.abilities:
             past = Memory(model.bundle.lm.config.block_size // 2, model.tokens, self.history).turns
         if self.sound is None:
             return model.stream(text=self.text, image=seen, reply=reply, sampling=sampling, history=past)
