@@ -38,6 +38,7 @@ assets: $(VENV)/.dev
 	$(OMNI2) data check runs/data/*
 	$(OMNI2) train nano --vision efficientnet --average-every 16
 	$(OMNI2) train assets
+	$(OMNI2) train turns
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis answer.wav app:app

@@ -195,7 +195,7 @@ class Bench:
             figures.append(self.figure(f"first.{window}", f"end of question to first samples, {window} window", took))
         heard = self.model.hear(self.wave)
         what = "… when the encoder starts in the pause that ends the turn"
-        early = clock(lambda: self._first_sound(self.model.stream(heard=heard)), 3)
+        early = clock(lambda: self._first_sound(self.model.stream(heard)), 3)
         return [*figures, self.figure("first.early", what, early)]
 
     def _first(self, window: Window) -> None:

@@ -117,7 +117,9 @@ class Block(nn.Module):
 class Encoder(Protocol):
     """What the model asks of an ear."""
 
+    n_mels: int  # bands of the log-mel
     width: int  # numbers a feature
+    layers: int  # blocks
 
     def encode(self, wave: Wave | Tensor, window: Window) -> Tensor:
         """Features (T, width) of `wave` (samples,) at 16 kHz, T = `frames_of(samples)`, 50 a second."""
@@ -136,7 +138,7 @@ class AudioEncoder(nn.Module):
 
     def __init__(self, n_mels: int, n_ctx: int, width: int, heads: int, layers: int) -> None:
         super().__init__()
-        self.n_mels, self.n_ctx, self.width = n_mels, n_ctx, width
+        self.n_mels, self.n_ctx, self.width, self.layers = n_mels, n_ctx, width, layers
         self.conv1 = nn.Conv1d(n_mels, width, kernel_size=3, padding=1)
         self.conv2 = nn.Conv1d(width, width, kernel_size=3, stride=2, padding=1)
         self.register_buffer("positional_embedding", _sinusoids(n_ctx, width))

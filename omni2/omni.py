@@ -4,139 +4,43 @@ bytes → waveform / picture → features → Prompt → Engine → Step → fra
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from omni2.answer import Answer, AnswerStream, Chunk, Samples, Timings
 from omni2.audio import SAMPLE_RATE, Sound, to_waveform
 from omni2.bundle import Bundle, save
 from omni2.codec.stream import SpeechStream
 from omni2.config import Sampling
+from omni2.duplex.events import Policy
+from omni2.duplex.finished import turn_end_for
+from omni2.duplex.heard import Memory
+from omni2.duplex.phrases import PHRASES
+from omni2.duplex.session import Session
 from omni2.encoder import Window
-from omni2.engine import Conversation, Engine, FinishReason
+from omni2.engine import Engine
 from omni2.errors import AbilityError, InputError
 from omni2.precision import Weights, load_as
 from omni2.prompt import Prompt, PromptBuilder, Reply
-from omni2.tokens import DelayLine
 from omni2.vision import Picture, load_picture
 from omni2.words import WordStream
 
-Samples = npt.NDArray[np.float32]
+__all__ = ["LISTENING", "SAMPLE_RATE", "Answer", "AnswerStream", "Chunk", "Heard", "OmniModel", "Samples", "Timings"]
 
 LISTENING = 2.5  # seconds at a microphone that `OmniModel.listen` hears; its training data are as long
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """A piece of an answer: new samples (n,) float32 at `sample_rate`, in [-1, 1], and new text; either may be empty.
+class Heard:
+    """Sound that went through the encoder, to be used more than once: features (T, width), `seconds` of sound."""
 
-    `finish_reason` is None but in the last chunk: "end", or "length" where the context was full.
-    """
-
-    audio: Samples
-    text: str
-    finish_reason: FinishReason | None = None
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Seconds from the call on: first text, first sound (None where there was none), all; and seconds of sound made."""
-
-    first_text: float | None
-    first_audio: float | None
-    total: float
-    audio: float
-
-    @property
-    def rtf(self) -> float | None:
-        """Real-time factor: seconds of work a second of sound; None without sound."""
-        return self.total / self.audio if self.audio else None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A whole answer: its text, its sound (samples,) float32 at `sample_rate` (empty for text), and the times."""
-
-    text: str
-    audio: Samples
-    sample_rate: int
-    finish_reason: FinishReason
-    timings: Timings
-
-
-class AnswerStream(Iterator[Chunk]):
-    """Chunks as they are decoded.  `close`, leaving a `with` block or dropping it stops the work and frees its rows."""
-
-    def __init__(self, steps: Conversation, words: WordStream, speech: SpeechStream | None, sample_rate: int) -> None:
-        self._steps, self._words, self._speech = steps, words, speech
-        self.sample_rate = sample_rate
-        self._frames = DelayLine()
-        self._done = False
-
-    def __next__(self) -> Chunk:
-        while not self._done:
-            step = next(self._steps)
-            text = self._words.push(step.text) if step.text is not None else ""
-            pieces = []
-            if self._speech is not None and step.codes is not None:
-                frame = self._frames.push(step.codes)
-                if frame is not None and self._words.layout.is_frame(frame):
-                    pieces.append(self._speech.push(frame))
-            if step.finish_reason:
-                self._done = True
-                text += self._words.flush()
-                if self._speech is not None:
-                    pieces.append(self._speech.flush())
-            audio = np.concatenate([np.zeros(0, np.float32), *pieces])
-            if text or audio.size or step.finish_reason:
-                return Chunk(audio, text, step.finish_reason)
-        raise StopIteration
-
-    def collect(self, began: float | None = None, each: Callable[[str, int], None] | None = None) -> Answer:
-        """Run to the end and put the chunks together; `began` (time.perf_counter) is when the question was there.
-
-        `each` is told of every chunk as it comes: its text and how many samples it has.
-        """
-        began = time.perf_counter() if began is None else began
-        text, audio, reason = "", [np.zeros(0, np.float32)], None
-        first_text = first_audio = None
-        with self:
-            for chunk in self:
-                now = time.perf_counter() - began
-                if chunk.text and first_text is None:
-                    first_text = now
-                if chunk.audio.size and first_audio is None:
-                    first_audio = now
-                text += chunk.text
-                audio.append(chunk.audio)
-                reason = chunk.finish_reason
-                if each is not None:
-                    each(chunk.text, chunk.audio.size)
-        samples = np.concatenate(audio)
-        timings = Timings(first_text, first_audio, time.perf_counter() - began, samples.size / self.sample_rate)
-        return Answer(text, samples, self.sample_rate, reason or "length", timings)
-
-    def close(self) -> None:
-        """Stop decoding; the iterator is exhausted from now on."""
-        self._done = True
-        self._steps.close()
-
-    def __enter__(self) -> "AnswerStream":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self.close()
+    features: Tensor
+    seconds: float
 
 
 class OmniModel:
@@ -182,7 +86,7 @@ class OmniModel:
 
     def stream(
         self,
-        audio: Sound | None = None,
+        audio: Sound | Heard | None = None,
         *,
         text: str | None = None,
         image: Picture | None = None,
@@ -193,30 +97,27 @@ class OmniModel:
         sampling: Sampling | None = None,
         first_chunk_frames: int = 1,
         chunk_frames: int = 4,
-        heard: Tensor | None = None,
     ) -> AnswerStream:
         """Answer a spoken or typed question, about a picture or not; describe a picture that comes alone.
 
-        `audio` is a file (path, bytes) or samples (n,) at `rate` Hz, float in [-1, 1] or int16.  With the `reply`
-        "speech" both speech and text are streamed, with "text" text alone.  `window` is the encoder's: "exact" or
-        "trimmed", by default what the model was trained on.  `history` are the turns before, oldest first: what was
-        asked ("" if that is not known in words) and answered; of use to models that learned "history".  Sound comes in
-        chunks of `first_chunk_frames`, growing to `chunk_frames` (85 ms each).  `heard` is what `hear` made of a
-        question, in place of `audio`.
+        `audio` is a file (path, bytes), samples (n,) at `rate` Hz, float in [-1, 1] or int16, or what `hear` made of
+        them.  With the `reply` "speech" both speech and text are streamed, with "text" text alone.  `window` is the
+        encoder's: "exact" or "trimmed", by default what the model was trained on.  `history` are the turns before,
+        oldest first: what was asked ("" if that is not known in words) and answered; of use to models that learned
+        "history".  Sound comes in chunks of `first_chunk_frames`, growing to `chunk_frames` (85 ms each).
 
         All checks and the prefill happen in this call.  Raises InputError (and ContextLengthError) for input that
         cannot be used, AbilityError for what the model never learned, BusyError when all rows are taken.
         """
         if reply not in ("speech", "text"):
             raise InputError(f'reply is "speech" or "text", not {reply!r}')
-        if audio is None and text is None and image is None and heard is None:
+        if audio is None and text is None and image is None:
             raise InputError("nothing was asked; give audio, text or image")
-        if sum(one is not None for one in (audio, text, heard)) > 1:
+        if audio is not None and text is not None:
             raise InputError("a question is spoken or typed; give audio or text, not both")
         self._need("see" if image is not None else "answer")
         picture = self._see(image) if image is not None else None
-        if audio is not None:
-            heard = self._hear(audio, rate, window)
+        heard = self._hear(audio, rate, window) if audio is not None else None
         ids = self._read(text) if text is not None else None
         past = [(self._read(asked) if asked.strip() else [], self._read(told)) for asked, told in history]
         if picture is not None:
@@ -227,17 +128,9 @@ class OmniModel:
             prompt = self.prompts.typed(ids or [], reply, history=past)
         return self._start(prompt, sampling, first_chunk_frames, chunk_frames)
 
-    def hear(self, audio: Sound, *, rate: float = SAMPLE_RATE, window: Window | None = None) -> Tensor:
-        """Encode a spoken question now, to ask it later with `stream(heard=…)`: features (T, width), 50 a second.
-
-        In the pause that may end a turn this hides the encoder's time; if the person goes on, throw the features away
-        and encode the longer sound.  Safe to call in a thread of its own.  Raises InputError as `stream`.
-        """
-        return self._hear(audio, rate, window)
-
     def answer(
         self,
-        audio: Sound | None = None,
+        audio: Sound | Heard | None = None,
         *,
         text: str | None = None,
         image: Picture | None = None,
@@ -254,7 +147,12 @@ class OmniModel:
         ).collect(began)
 
     def transcribe(
-        self, audio: Sound, *, rate: float = SAMPLE_RATE, window: Window | None = None, sampling: Sampling | None = None
+        self,
+        audio: Sound | Heard,
+        *,
+        rate: float = SAMPLE_RATE,
+        window: Window | None = None,
+        sampling: Sampling | None = None,
     ) -> str:
         """The words of a sound (see `stream` for its forms and the errors)."""
         self._need("transcribe")
@@ -282,6 +180,47 @@ class OmniModel:
         irq, n_irq = lm.text_logits(hidden)[[layout.irq, layout.n_irq]].float()
         return bool((irq - n_irq).sigmoid() > threshold)
 
+    def hear(self, audio: Sound, *, rate: float = SAMPLE_RATE, window: Window | None = None) -> Heard:
+        """Sound (see `stream` for its forms and the errors) through the encoder, for several calls to share.
+
+        In the pause that may end a turn this hides the encoder's time; if the person goes on, throw it away and encode
+        the longer sound.  Safe to call in a thread of its own.
+        """
+        wave = to_waveform(audio, rate)
+        return Heard(self._hear(wave, SAMPLE_RATE, window), wave.size / SAMPLE_RATE)
+
+    def finished(self, heard: Heard) -> float | None:
+        """How likely, from 0 to 1, what was heard is a finished turn; None for encoders that nobody trained for it.
+
+        The sound ends with `omni2.duplex.finished.PAUSE` seconds without speech.
+        """
+        judge = turn_end_for(self.bundle.audio_encoder)
+        return judge.likely(heard.features) if judge is not None else None
+
+    def tokens(self, text: str) -> int:
+        """Positions that `text` takes in a prompt."""
+        return len(self.bundle.tokenizer.encode(text.strip()).ids)
+
+    def session(
+        self,
+        policy: Policy = "command",
+        *,
+        phrases: Sequence[str] = PHRASES,
+        history: bool | None = None,
+        turns: Sequence[tuple[str, str]] = (),
+        sampling: Sampling | None = None,
+    ) -> Session:
+        """A conversation by voice: it is spoken to while it speaks; see `omni2.duplex.session.Session`.
+
+        `policy` says what stops an answer: "command" an order alone (one of `phrases`), "barge-in" also somebody who
+        speaks up, "off" nothing.  `history`: whether earlier turns (to begin with `turns`, questions with answers) are
+        put into prompts, by default if the model learned to use them.  They take up to half of the model's context.
+        Raises InputError for another policy or without phrases.
+        """
+        remembers = "history" in self.abilities if history is None else history
+        room = self.bundle.lm.config.block_size // 2 if remembers else 0
+        return Session(self, policy, phrases, Memory(room, self.tokens, turns), remembers, sampling)
+
     def read_aloud(self, text: str, *, sampling: Sampling | None = None) -> AnswerStream:
         """Stream `text` read aloud.  Raises AbilityError if the model never learned to, InputError for empty text."""
         self._need("speak")
@@ -304,14 +243,18 @@ class OmniModel:
         if prompt.audio_out:
             speech = SpeechStream(self.bundle.codec, first_chunk_frames, chunk_frames, sampling.seed)
         words = WordStream(self.bundle.tokenizer, self.bundle.lm.layout)
-        return AnswerStream(self.engine.submit(prompt, sampling), words, speech, self.sample_rate)
+        lead = self.bundle.lm.config.text_lead
+        pace = (lead, self.bundle.codec.frame_size) if lead and prompt.audio_out else None
+        return AnswerStream(self.engine.submit(prompt, sampling), words, speech, self.sample_rate, pace)
 
     def _need(self, ability: str) -> None:
         if ability not in self.abilities:
             known = ", ".join(sorted(self.abilities))
             raise AbilityError(f"{self.bundle.name} never learned to {ability}; it can {known}")
 
-    def _hear(self, audio: Sound, rate: float, window: Window | None) -> Tensor:
+    def _hear(self, audio: Sound | Heard, rate: float, window: Window | None) -> Tensor:
+        if isinstance(audio, Heard):
+            return audio.features
         return self.bundle.audio_encoder.encode(to_waveform(audio, rate), window or self.bundle.window)
 
     def _see(self, image: Picture) -> Tensor:

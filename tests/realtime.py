@@ -20,7 +20,7 @@ from omni2.codec.stream import to_pcm16
 
 CAPITAL = Path(__file__).parents[1] / "examples" / "audio" / "capital.wav"
 EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
-UNTYPED = {"session": {"id", "object"}}  # OpenAI sends them, its types leave them out
+UNTYPED = {"session": {"id", "object", "omni2"}}  # OpenAI sends them, its types leave them out
 Json = dict[str, Any]
 
 

@@ -14,6 +14,7 @@ from omni2.serve.realtime.response import Response
 from omni2.serve.realtime.session import Session
 
 RATE = 24_000
+PIECE = 4_800  # bytes that the session hears at once: 0.1 s
 PICTURE = "data:image/png;base64,AAAA"
 
 
@@ -44,7 +45,9 @@ class Fake:
         before = len(self.events)
         event = read_event({"type": kind, **fields})
         if isinstance(event, AudioAppend):
-            self.session.heard(*self.session.ears.push(self.session.sound_of(event)))
+            data = self.session.sound_of(event)
+            for begin in range(0, len(data), PIECE):
+                self.session.heard(*self.session.ears.push(data[begin : begin + PIECE]))
         else:
             self.session.handle(event)
         return self.events[before:]

@@ -30,6 +30,8 @@ LAYERS = [
     ("hub",),
     ("fast",),
     ("precision",),
+    ("answer",),
+    ("duplex",),
     ("omni",),
     ("__init__",),
     ("client",),
@@ -40,7 +42,7 @@ LAYERS = [
     ("cli",),
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-FOLDERS = {"codec", "fast", "serve", "train", "eval"}  # whose files may import each other
+FOLDERS = {"codec", "duplex", "fast", "serve", "train", "eval"}  # whose files may import each other
 HEAVY = ("torch", "transformers", "tokenizers", "av", "PIL", "soxr", "snac", "scipy", "typer", "rich", "yaml")
 HEAVY += (
     "numpy",

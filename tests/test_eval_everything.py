@@ -19,7 +19,7 @@ from omni2.omni import Timings
 
 
 def test_a_limit_makes_everything_smaller() -> None:
-    assert Sizes(questions=5, things=9, aside=False).limited(7) == Sizes(5, 7, 7, 7, 7, 0.7, 7, 7, False)
+    assert Sizes(questions=5, things=9, aside=False).limited(7) == Sizes(5, 7, 7, 7, 7, 0.7, 7, 7, 7, False)
     assert Sizes(things=None).limited(2).things == 2
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from omni2.hub import NANO_FOLDER
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-PROGRAMS = ("ask.py", "describe_image.py", "stream_to_speaker.py")
+PROGRAMS = ("ask.py", "describe_image.py", "duplex.py", "stream_to_speaker.py")
 CLIENTS = ("chat_client.py", "openai_client.py", "terminal_client.py")  # run in tests/test_client.py
 RECORDINGS = {"capital": "paris", "addition": "twelve", "week": "seven days", "identity": "omni"}
 

@@ -154,7 +154,5 @@ def test_features_of_other_width_are_refused(both: tuple[OmniLM, FastLM]) -> Non
 
 def test_a_question_heard_early_is_answered_as_one_asked_at_once() -> None:
     model = OmniModel(tiny_bundle())
-    chunks = list(model.stream(heard=model.hear(tone())))
+    chunks = list(model.stream(model.hear(tone())))
     assert [c.text for c in chunks] == [c.text for c in model.stream(tone())]
-    with pytest.raises(InputError):
-        model.stream(tone(), heard=model.hear(tone()))

@@ -90,7 +90,7 @@ def test_hands_free_question_is_answered_aloud(server: str, browser: Browser) ->
         page.evaluate(WATCH)
         heard_out(page)
         told = page.evaluate("told")
-        assert told.index("Thinking…") < told.index("Speaking")
+        assert told.index("Thinking…") < told.index("Speaking and listening")
         check_sound(page, tape)
         assert answers(page) == [ANSWER]
         assert "capital" in page.locator("#turns .you .words").inner_text()
@@ -185,7 +185,7 @@ def test_end_and_start_again(server: str, browser: Browser) -> None:
 
 def test_speaking_up_interrupts(server: str, driver: Playwright, tmp_path: Path) -> None:
     microphone = write_microphone(tmp_path / "microphone.wav", [CAPITAL, CAPITAL], gap=2.2)
-    with chromium(driver, microphone) as browser, opened(browser, f"{server}/live/") as page:
+    with chromium(driver, microphone) as browser, opened(browser, f"{server}/live/?interrupt=barge-in") as page:
         page.get_by_role("button", name="Start").click()
         page.wait_for_function(f"omni.turns.length === 4 && omni.turns[3].latency !== null && ({QUIET})")
         first, second = page.evaluate("omni.turns.filter((turn) => turn.who === 'omni')")

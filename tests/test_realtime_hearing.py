@@ -6,11 +6,11 @@ from realtime import CAPITAL, append, question
 from talk import RATE, Fake, code, text
 
 from omni2.audio import load_audio
+from omni2.duplex.vad import VoiceActivity
 from omni2.serve.problems import Problem, busy
 from omni2.serve.realtime.events import G711, Pcm
 from omni2.serve.realtime.wire import Ears, SpeechStarted, SpeechStopped, WireOut
 from omni2.serve.sound import to_g711
-from omni2.serve.vad import VoiceActivity
 
 
 @pytest.fixture
@@ -86,10 +86,15 @@ def test_push_to_talk_commits_by_hand(talk: Fake) -> None:
     assert talk.answering == []
 
 
-def test_what_is_with_the_client_cannot_be_cleared_here(talk: Fake) -> None:
+def test_clearing_the_output_ends_the_answer(talk: Fake) -> None:
     with pytest.raises(Problem) as caught:
         talk("output_audio_buffer.clear")
-    assert code(caught) == "unsupported"
+    assert code(caught) == "invalid_value"
+    talk.say(text("hello"))
+    response = talk.respond()
+    done, cleared = talk("output_audio_buffer.clear")
+    assert done["response"]["status_details"]["reason"] == "client_cancelled"
+    assert cleared["response_id"] == response.id
 
 
 def ears(limit: float = 30.0, silence: float = 0.5) -> Ears:

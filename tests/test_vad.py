@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from test_architecture import python
 
 from omni2.audio import SAMPLE_RATE, load_audio
+from omni2.duplex import vad
+from omni2.duplex.vad import CONTEXT, WINDOW, Edge, SpeechMeter, VoiceActivity, load_silero
 from omni2.errors import CheckpointError
-from omni2.serve import vad
-from omni2.serve.vad import CONTEXT, WINDOW, Edge, VoiceActivity, load_silero
 
 CAPITAL = Path(__file__).parents[1] / "examples" / "audio" / "capital.wav"
 Samples = npt.NDArray[np.float32]
@@ -31,8 +31,8 @@ def sentence() -> Samples:
 
 
 def probabilities(wave: Samples) -> list[float]:
-    activity = VoiceActivity()
-    return [activity._probability(window) for window in wave[: len(wave) // WINDOW * WINDOW].reshape(-1, WINDOW)]
+    meter = SpeechMeter()
+    return [meter.push(window) for window in wave[: len(wave) // WINDOW * WINDOW].reshape(-1, WINDOW)]
 
 
 def packaged(wave: Samples) -> Iterator[float]:
@@ -105,7 +105,7 @@ def test_speakers_do_not_mix(sentence: Samples) -> None:
 
 
 def test_it_works_without_importing_the_package_that_changes_torchs_threads() -> None:
-    code = "import sys; from omni2.serve.vad import load_silero; load_silero(); print('silero_vad' in sys.modules)"
+    code = "import sys; from omni2.duplex.vad import load_silero; load_silero(); print('silero_vad' in sys.modules)"
     assert python(code).strip() == "False"
 
 

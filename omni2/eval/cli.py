@@ -114,6 +114,7 @@ for _name, _what in {
     "speech": "Word error rate of spoken answers against their own text.",
     "vision": "Drawings of an artist it never saw: what, which colour, how many; and photographs, one by one.",
     "interruption": "The stop command over babble: precision, recall, F1, delay; false stops an hour of other speech.",
+    "duplex": "Both at once: orders, near misses, nods, coughs, echo, turns, pauses: stopped or not, and when.",
     "codec": "What the codec keeps of speech: STOI, log-mel distance, PESQ, word error rate before and after.",
     "latency": "Seconds to load, from the end of a question to the first sound, and of work a second of speech.",
 }.items():

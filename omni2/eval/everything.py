@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from omni2.eval import codec, interruption, latency, questions, speech, transcription, vision
+from omni2.eval import codec, duplex, interruption, latency, questions, speech, transcription, vision
 from omni2.eval.recognise import recogniser
 from omni2.eval.report import Table, joined
 from omni2.omni import OmniModel
@@ -21,6 +21,7 @@ class Sizes:
     orders: int = 48  # to stop, at each level of babble
     minutes: float = 60.0  # of other speech
     timed: int = 15  # answers
+    scenes: int = 20  # of every kind of conversation
     coded: int = 40  # sentences
     aside: bool = True  # have the recogniser write down what the model does
 
@@ -34,12 +35,15 @@ class Sizes:
             orders=min(self.orders, limit),
             minutes=min(self.minutes, max(limit / 10, 0.5)),
             timed=min(self.timed, limit),
+            scenes=min(self.scenes, limit),
             coded=min(self.coded, limit),
             aside=self.aside,
         )
 
 
-QUICK = Sizes(100, sentences=40, answers=60, orders=20, minutes=10, timed=9, coded=20, aside=False)  # for `all`
+QUICK = Sizes(
+    100, sentences=40, answers=60, orders=20, minutes=10, timed=9, scenes=8, coded=20, aside=False
+)  # for `all`
 
 
 @dataclass
@@ -105,6 +109,11 @@ def stop(session: Session) -> Table:
     return interruption.table(results, stops, sizes.minutes)
 
 
+def talking(session: Session) -> Table:
+    """Conversation in both directions."""
+    return duplex.table(duplex.run(session.model, duplex.scenes(session.sizes.scenes, session.items)))
+
+
 def coding(session: Session) -> Table:
     """The codec."""
     return codec.table(codec.run(session.model.bundle.codec, session.sizes.coded))
@@ -131,6 +140,7 @@ EVALUATIONS = {
     "speech": Evaluation(answers, "answer"),
     "vision": Evaluation(see, "see"),
     "interruption": Evaluation(stop, "listen"),
+    "duplex": Evaluation(talking, "answer"),
     "codec": Evaluation(coding),
     "latency": Evaluation(waiting, "answer"),
 }

@@ -45,6 +45,16 @@ TARGETS = {
     "interruption.5.f1": Target(0.92),
     "interruption.false": Target(1, below=True),
     "interruption.delay": Target(0.5, at_most=True),
+    "duplex.order": Target(97),
+    "duplex.order.5": Target(92),
+    "duplex.order.silence": Target(0.7, at_most=True),
+    "duplex.false": Target(1, below=True),
+    "duplex.nod": Target(5, at_most=True),
+    "duplex.up": Target(95),
+    "duplex.turn": Target(95),
+    "duplex.turn.latency": Target(0.5, at_most=True),
+    "duplex.pause": Target(10, at_most=True),
+    "duplex.whole": Target(100),
     "codec.stoi": Target(0.95),
     "int8.unchanged": Target(99),
     "int8.wer": Target(0.3, at_most=True),
@@ -69,7 +79,14 @@ TARGETS = {
 # compare with care.
 LIBRISPEECH = "Mini-Omni2: 4.8 on LibriSpeech test-clean, 9.8 on test-other (arXiv 2410.11190)"
 VOICEBENCH = "Mini-Omni2: {}, judged otherwise (VoiceBench, arXiv 2410.17196)"
+# Full-Duplex-Bench 1.0 (arXiv 2503.04721, table III), on recordings and synthetic speech of its own; PersonaPlex as
+# measured in arXiv 2606.11167, table 1.
+BENCH = "Full-Duplex-Bench: {} (arXiv 2503.04721, 2606.11167)"
 RELEASED = {
+    "duplex.pause": BENCH.format("Moshi 98.5, Freeze-Omni 64.2, PersonaPlex 48.2, Gemini Live 25.5"),
+    "duplex.turn": BENCH.format("Moshi 94.1, Freeze-Omni 33.6, PersonaPlex 95.8, Gemini Live 65.5"),
+    "duplex.turn.latency": BENCH.format("Moshi 0.265, Freeze-Omni 0.953, PersonaPlex 0.219, Gemini Live 1.301"),
+    "duplex.up": BENCH.format("Moshi 100, Freeze-Omni 86.7, PersonaPlex 94.0, Gemini Live 89.1"),
     "asr.sentences": LIBRISPEECH,
     "asr.test-clean": "Mini-Omni2: 4.8 (arXiv 2410.11190)",
     "asr.test-other": "Mini-Omni2: 9.8 (arXiv 2410.11190)",

@@ -19,7 +19,7 @@ class FastEncoder:
     """What `AudioEncoder` computes, from the same weights (or `quantise` of them), on the CPU."""
 
     def __init__(self, n_mels: int, width: int, heads: int, layers: int, state: State, compiler: Compiler) -> None:
-        self.n_mels, self.width = n_mels, width
+        self.n_mels, self.width, self.layers = n_mels, width, layers
         self._positions = raw(state, POSITIONS).clone()
         self._graph = compiler(*_graph(n_mels, width, heads, layers, state))
         self._lock = threading.Lock()

@@ -159,6 +159,19 @@ def codec(runs: Runs = Path("runs"), steps: int = 3000, threads: int = 2) -> Non
 
 @train.command()
 @plain_errors
+def turns(out: Path | None = None, count: int = 2400, steps: int = 350) -> None:
+    """Train the network that hears whether a turn is finished, on COUNT questions, half of them broken off."""
+    from omni2.duplex.finished import WEIGHTS
+    from omni2.hub import load_bundle
+    from omni2.train.turns import make
+
+    nano = load_bundle("nano")
+    right = make(nano.audio_encoder, nano.window, out or WEIGHTS, count, steps)
+    typer.echo(", ".join(f"{name} turns known: {share:.1f} %" for name, share in right.items()))
+
+
+@train.command()
+@plain_errors
 def assets(runs: Runs = Path("runs"), out: Path | None = None) -> None:
     """Make RUNS/lm/model the package's own: float16, with its card."""
     from omni2.train.fit import MODEL

@@ -102,6 +102,11 @@ export class Player extends EventTarget {
     this.node.port.postMessage({ pcm }, [pcm.buffer]);
   }
 
+  /** Hold the sound at its present sample, or go on with that very sample. */
+  hold(on) {
+    this.node.port.postMessage({ hold: on });
+  }
+
   /** Fall silent at once; resolves to the position reached, once the worklet has stopped there. */
   clear() {
     return new Promise((done) => {

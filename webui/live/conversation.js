@@ -13,6 +13,8 @@ const SHORTEST = 200; // ms; a shorter press of the talk button was no question
 export class Conversation extends EventTarget {
   turns = [];
   handsFree = true;
+  policy = "command"; // what interrupts an answer, hands-free: "command", "barge-in" or "off"
+  ducked = false; // the answer is held, as somebody may want it to stop
   microphone = false; // whether it is open
   held = false; // the talk button is down
   #hearing = false; // the server hears speech
@@ -67,6 +69,17 @@ export class Conversation extends EventTarget {
     this.handsFree = on;
     this.#drop();
     this.#configure();
+  }
+
+  setPolicy(policy) {
+    this.policy = policy;
+    this.#configure();
+    this.#tell("change");
+  }
+
+  /** Whether it hears the person while it speaks. */
+  get listensMeanwhile() {
+    return this.microphone && this.handsFree && this.policy !== "off";
   }
 
   setMicrophone(on) {
@@ -129,7 +142,9 @@ export class Conversation extends EventTarget {
     this.#asked = null;
     if (answer.open && !told) this.#quiet.add(this.realtime.send("response.cancel"));
     this.#tell("turn", answer);
-    const [position] = await Promise.all([this.player?.clear(), answer.closed]);
+    const cleared = this.player?.clear();
+    this.#duck(false);
+    const [position] = await Promise.all([cleared, answer.closed]);
     this.#tell("change");
     if (!answer.samples) return;
     answer.reach(position);
@@ -142,7 +157,7 @@ export class Conversation extends EventTarget {
   #events = {
     "input_audio_buffer.speech_started": () => {
       this.#hearing = true;
-      this.interrupt(true);
+      if (this.policy === "barge-in") this.interrupt(true);
       this.#tell("speech");
       this.#tell("change");
     },
@@ -159,11 +174,17 @@ export class Conversation extends EventTarget {
     "conversation.item.input_audio_transcription.delta": ({ item_id, delta }) => this.#write(item_id, delta),
     "conversation.item.input_audio_transcription.completed": ({ item_id, transcript }) =>
       this.#edit(item_id, (turn) => (turn.text = transcript)),
-    "response.created": () => (this.#answer = this.#add(new Answer(this.player?.written ?? 0))),
+    "response.created": () => {
+      if (this.ducked) this.#duck(false);
+      this.#answer = this.#add(new Answer(this.player?.written ?? 0));
+    },
     "response.output_item.added": ({ item }) => (this.#answer.item = item.id),
     "response.output_audio_transcript.delta": ({ item_id, delta }) => this.#write(item_id, delta),
     "response.output_text.delta": ({ item_id, delta }) => this.#write(item_id, delta),
     "response.output_audio.delta": ({ item_id, delta }) => this.#edit(item_id, (turn) => this.#play(turn, delta)),
+    "output_audio_buffer.cleared": () => this.interrupt(true),
+    "omni2.output_audio_buffer.ducked": () => this.#duck(true),
+    "omni2.output_audio_buffer.resumed": () => this.#duck(false),
     "response.done": ({ response }) => this.#finish(this.#answer, response),
     error: ({ error }) => {
       if (this.#quiet.delete(error.event_id)) return;
@@ -178,8 +199,16 @@ export class Conversation extends EventTarget {
     this.realtime.configure({
       type: "realtime",
       output_modalities: [this.player ? "audio" : "text"],
+      omni2: { interruption: this.policy, ducking: true },
       audio: { input: { transcription: { model: "omni2" }, turn_detection: this.handsFree ? detection : null } },
     });
+  }
+
+  /** Hold the sound where it is, or let it go on with the very next sample. */
+  #duck(on) {
+    this.ducked = on;
+    this.player?.hold(on);
+    this.#tell("change");
   }
 
   /** Forget what was being said. */

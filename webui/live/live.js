@@ -32,7 +32,11 @@ function write(id, text) {
 /** Bring the page up to date with the conversation's state. */
 function show() {
   const state = talk?.state ?? "off";
-  const told = words(state, opening ? "asked" : microphone ? "open" : "closed", talk?.handsFree, holding);
+  const told = words(state, opening ? "asked" : microphone ? "open" : "closed", talk?.handsFree, holding, {
+    policy: $("policy").value,
+    listens: talk?.listensMeanwhile ?? false,
+    ducked: talk?.ducked ?? false,
+  });
   document.body.dataset.state = state;
   write("state", told.state);
   write("hint", told.hint);
@@ -85,6 +89,7 @@ async function converse() {
   });
 
   const conversation = new Conversation(realtime, context && new Player(context), rate);
+  conversation.setPolicy($("policy").value);
   conversation.setHandsFree($("hands-free").checked);
   conversation.addEventListener("change", show);
   conversation.addEventListener("turn", ({ detail }) => view.show(detail));
@@ -183,6 +188,10 @@ holdable($("talk"), {
 });
 document.addEventListener("keydown", ({ key }) => key === "Escape" && talk?.interrupt());
 $("hands-free").addEventListener("change", ({ target }) => talk?.setHandsFree(target.checked));
+$("policy").addEventListener("change", ({ target }) => {
+  talk?.setPolicy(target.value);
+  show();
+});
 $("interrupt").addEventListener("click", () => talk.interrupt());
 $("end").addEventListener("click", end);
 $("camera").addEventListener("click", toggleCamera);
@@ -215,6 +224,8 @@ try {
 
 document.body.classList.toggle("embedded", asked.get("embed") === "1");
 $("hands-free").checked = asked.get("mode") !== "hold";
+if (asked.get("interrupt")) $("policy").value = asked.get("interrupt");
+if (!$("policy").value) $("policy").value = "command";
 $("camera").hidden = asked.get("camera") === "0" || !navigator.mediaDevices;
 show();
 
@@ -223,6 +234,7 @@ window.omni = Object.freeze({
   get state() { return talk?.state ?? "off"; },
   get samplesPlayed() { return talk?.player?.played ?? 0; },
   get samplesReceived() { return talk?.player?.written ?? 0; },
+  get ducked() { return talk?.ducked ?? false; },
   get hearing() { return talk?.hearing ?? false; },
   get soundSentMs() { return talk?.sent ?? 0; },
   get lastLatencyMs() { return talk?.lastLatency ?? null; },

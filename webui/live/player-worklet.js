@@ -2,7 +2,7 @@
  * A ring buffer of answer sound, resampled to the context's rate, with an exact count of the samples played.
  *
  * Positions count source samples from the first one ever pushed; `read` may stand between two samples.
- * In:  {pcm: Int16Array} to play; {clear: position} to fall silent now and drop what lies before it.
+ * In:  {pcm: Int16Array} to play; {hold: boolean} to stand still, or go on with the very next sample; {clear: position} to fall silent now and drop what lies before it.
  * Out: {position, playing, time} while playing and at each start or end; after a clear {cleared, position}, where
  * `cleared` is what was asked and `position` where the sound stopped.
  */
@@ -38,9 +38,11 @@ class PlayerProcessor extends AudioWorkletProcessor {
     this.written = 0;
     this.cut = null; // the position before which everything is to be dropped
     this.playing = false;
+    this.held = false; // no sample is played meanwhile
     this.reported = 0;
     this.port.onmessage = ({ data }) => {
       if (data.pcm) this.push(data.pcm);
+      else if ("hold" in data) this.held = data.hold;
       else this.cut = data.clear;
     };
   }
@@ -83,7 +85,7 @@ class PlayerProcessor extends AudioWorkletProcessor {
 
   process(_inputs, [[out]]) {
     let used = 0;
-    while (used < out.length && this.read < this.written) {
+    while (used < out.length && this.read < this.written && !this.held) {
       out[used++] = this.sample(this.read);
       this.read += this.step;
     }

@@ -64,7 +64,7 @@ export class TurnView {
     const placeholder = turn.open && !words ? "…" : "";
     item.querySelector(".words").replaceChildren(words.slice(0, heard) || placeholder, rest);
     item.querySelector(".words").hidden = !words && !placeholder;
-    item.querySelector(".meta").textContent = [turn.cut ? "Interrupted" : "", turn.error, timing(turn)]
+    item.querySelector(".meta").textContent = [turn.cut ? `Interrupted after ${seconds((1000 * turn.heard) / 24000)}` : "", turn.error, timing(turn)]
       .filter(Boolean)
       .join(" · ");
   }

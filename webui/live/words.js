@@ -25,8 +25,13 @@ export function refusal(device, { name, message }) {
 }
 
 /** {state, hint, button} in words; `microphone` is "closed", "asked" for or "open". */
-export function words(state, microphone, handsFree, holding) {
-  return { state: STATES[state], hint: hint(state, microphone, handsFree, holding), button: button() };
+export function words(state, microphone, handsFree, holding, { policy, listens, ducked }) {
+  const told = hint(state, microphone, handsFree, holding, policy);
+  return { state: state === "speaking" && listens ? meanwhile() : STATES[state], hint: told, button: button() };
+
+  function meanwhile() {
+    return ducked ? "Speaking paused; listening" : "Speaking and listening";
+  }
 
   function button() {
     if (microphone !== "open") return "Start";
@@ -35,13 +40,19 @@ export function words(state, microphone, handsFree, holding) {
   }
 }
 
-function hint(state, microphone, handsFree, holding) {
+const STOPS = {
+  command: "Say \u201cStop Omni\u201d to interrupt.",
+  "barge-in": "Speak up to interrupt.",
+  off: "Press Interrupt or Esc to stop it.",
+};
+
+function hint(state, microphone, handsFree, holding, policy) {
   if (state === "offline") return "Trying again…";
   if (microphone === "asked") return "Allow the microphone.";
   if (state === "off") return "Press Start and allow the microphone.";
   if (microphone === "closed") return "Type a question, or press Start to speak.";
   if (holding) return "Let go to send.";
-  if (state === "speaking") return handsFree ? "Speak up to interrupt." : "Talk again to interrupt.";
+  if (state === "speaking") return handsFree ? STOPS[policy] : "Talk again to interrupt.";
   if (state === "ready") return "Hold the button or the space bar while you speak.";
   return state === "listening" ? "Just speak; a pause ends your question." : "";
 }

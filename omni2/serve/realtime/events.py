@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
+from omni2.duplex.phrases import PHRASES
 from omni2.serve.problems import Problem
 
 Id = Annotated[str, Field(min_length=1, max_length=128)]
@@ -91,6 +92,21 @@ class Audio(Model):
     output: Output = Output()
 
 
+class Own(Model):
+    """What OpenAI's protocol has no words for.
+
+    `interruption` is what stops an answer: "command" an order alone (one of `phrases`), "barge-in" also somebody who
+    speaks up, "off" nothing; None is what `turn_detection.interrupt_response` says.  With `ducking` the client is told
+    of suspicions, to hold its sound meanwhile: `omni2.output_audio_buffer.ducked`, then `….resumed`.
+    """
+
+    interruption: Literal["command", "barge-in", "off"] | None = None
+    phrases: list[Annotated[str, Field(min_length=1, max_length=100)]] = Field(
+        default=list(PHRASES), min_length=1, max_length=16
+    )
+    ducking: bool = False
+
+
 class SessionConfig(Model):
     """A session's choices.  `instructions` are kept but not followed: these models take none."""
 
@@ -99,6 +115,7 @@ class SessionConfig(Model):
     instructions: str = ""
     max_output_tokens: Tokens = "inf"
     audio: Audio = Audio()
+    omni2: Own = Own()
 
 
 class Content(Model):

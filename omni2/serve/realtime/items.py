@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from omni2.duplex.heard import Turn, Words
 from omni2.serve.limits import from_base64
 from omni2.serve.problems import Problem
 from omni2.serve.question import Question, from_data_uri
@@ -37,6 +38,8 @@ class Part:
     sound: Samples | None = None
     rate: int = 0
     image: str | None = None
+    words: Words | None = None  # when the words of an answer are said
+    whole: bool = True  # the answer was made to its end
 
     def as_json(self, form: Pcm | G711 | None = None) -> Json:
         """The part as the protocol writes it; sound and picture only where a format for sound is given."""
@@ -57,10 +60,10 @@ class Part:
     def cut(self, seconds: float) -> None:
         """Keep the first `seconds` of the sound, and as much of its words, whole words only."""
         assert self.sound is not None
-        heard = min(seconds / self.seconds, 1.0) if self.seconds else 1.0
-        self.sound = self.sound[: round(seconds * self.rate)]
-        if heard < 1:
-            self.text = self.text[: int(heard * len(self.text)) + 1].rpartition(" ")[0]
+        made, played = len(self.sound), round(seconds * self.rate)
+        self.sound = self.sound[:played]
+        if self.words is not None:
+            self.text = self.words.heard(played, made, self.whole)
 
     def forget_media(self) -> None:
         """Keep the words alone."""
@@ -164,6 +167,19 @@ class Conversation:
         for item in new:
             item.asked = True
         return question(new)
+
+    def history(self) -> tuple[Turn, ...]:
+        """What was asked, as far as it is known in words, and what was heard of the answers."""
+        turns: list[Turn] = []
+        asked = ""
+        for item in self.items:
+            said = " ".join(part.text for part in item.parts if part.text.strip())
+            if item.role == "user":
+                asked = said
+            elif item.role == "assistant" and said and item.status != "in_progress":
+                turns.append((asked, said))
+                asked = ""
+        return tuple(turns)
 
     def resolve(self, given: Sequence[Message | Reference], form: Pcm | G711) -> list[Item]:
         """The items that a response was given as its own input.  Raises Problem for unknown ids and bad content."""

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from omni2.duplex.heard import Words
 from omni2.omni import Chunk
 from omni2.prompt import Reply
 from omni2.serve.problems import Problem
@@ -39,6 +40,7 @@ class Response:
         self._format: Pcm | G711 = (config.audio or session.audio).output.format
         self._wire = WireOut(rate, self._format)
         self._sound: list[Samples] = []
+        self.seconds = 0.0  # of sound sent
         self._details: Json | None = None
         self._before: str | None = None  # the item before this one
 
@@ -65,9 +67,12 @@ class Response:
         part = self.item.parts[0]
         if chunk.text:
             part.text += chunk.text
+            if part.words is not None:
+                part.words.add(chunk.text, chunk.start)
             self._event("output_audio_transcript.delta" if self._sounds else "output_text.delta", delta=chunk.text)
         if self._sounds:
             self._sound.append(chunk.audio)
+            self.seconds += chunk.audio.size / self._rate
             self._emit_sound(self._wire.push(chunk.audio, last=chunk.finish_reason is not None))
         if chunk.finish_reason == "end":
             self.end("completed")
@@ -97,13 +102,15 @@ class Response:
             self._before = self._conversation.add(self.item)
             added = {"previous_item_id": self._before, "item": self.item.as_json()}
             self._send({"type": "conversation.item.added", **added})
-        self.item.parts.append(Part("output_audio" if self._sounds else "output_text", rate=self._rate))
+        words = Words(self._rate) if self._sounds else None
+        self.item.parts.append(Part("output_audio" if self._sounds else "output_text", rate=self._rate, words=words))
         self._event("content_part.added", part=self._part())
 
     def _close(self) -> None:
         part = self.item.parts[0]
         self.item.status = "completed" if self.status == "completed" else "incomplete"
         if self._sounds:
+            part.whole = self.status == "completed"
             part.sound = np.concatenate([np.zeros(0, np.float32), *self._sound])
             self._event("output_audio.done")
             self._event("output_audio_transcript.done", transcript=part.text)

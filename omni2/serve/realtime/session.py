@@ -1,9 +1,12 @@
 """The rules of a realtime session, apart from its socket: what each client event changes and what answers it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from omni2.audio import SAMPLE_RATE
+from omni2.duplex.events import Model, Policy
+from omni2.duplex.vad import VoiceActivity
 from omni2.serve.limits import from_base64
 from omni2.serve.problems import Problem
 from omni2.serve.realtime.events import (
@@ -28,8 +31,16 @@ from omni2.serve.realtime.events import (
 )
 from omni2.serve.realtime.items import Conversation, Item, Json, Part, new_id, question, read_item
 from omni2.serve.realtime.response import Reason, Response
-from omni2.serve.realtime.wire import Ears, Samples, SpeechStarted, SpeechStopped, wire_rate
-from omni2.serve.vad import VoiceActivity
+from omni2.serve.realtime.wire import (
+    Ears,
+    Found,
+    Samples,
+    SpeechStarted,
+    SpeechStopped,
+    Suspected,
+    Watch,
+    wire_rate,
+)
 
 PADDING = 0.3  # seconds kept before a turn's speech where the client does not say
 SHORTEST = 0.1  # seconds: a shorter buffer cannot be committed
@@ -55,16 +66,21 @@ class Host(Protocol):
 class Session:
     """One client's session: its choices, its input buffer, its conversation, at most one response under way.
 
-    `rate` is the answers' (Hz), `input_rate` that of PCM input where it is not 24 kHz, `seconds` bounds the buffer.
+    `model` listens while answers are played; `rate` is the answers' (Hz), `input_rate` that of PCM input where it is
+    not 24 kHz, `seconds` bounds the buffer.
     Methods raise Problem for what the protocol does not allow; nothing has changed then.
     """
 
-    def __init__(self, host: Host, name: str, rate: int, seconds: float, input_rate: int = 24_000) -> None:
+    def __init__(
+        self, host: Host, name: str, rate: int, seconds: float, input_rate: int = 24_000, model: Model | None = None
+    ) -> None:
         self.id = new_id("sess")
         self.config = SessionConfig()
         self.conversation = Conversation()
         self._newest: Response | None = None
         self._host, self._name, self._rate, self._input_rate = host, name, rate, input_rate
+        self._model = model
+        self._watch: Watch | None = None
         self._coming = new_id("item")  # id of the item that the next turn will be
         self.ears = Ears(self.config.audio.input.format, self._wire_rate, seconds)
         self._detect()
@@ -93,13 +109,17 @@ class Session:
         """The bytes of an append, for `ears.push`; what that returns is for `heard`."""
         return from_base64(event.audio, "audio")
 
-    def heard(self, edges: list[SpeechStarted | SpeechStopped], overflow: bool) -> None:
+    def heard(self, edges: list[Found], overflow: bool) -> None:
         """React to where turns began and ended.  Raises Problem if part of the sound was lost."""
         for edge in edges:
             if isinstance(edge, SpeechStarted):
                 self._speech_started(edge)
-            else:
+            elif isinstance(edge, SpeechStopped):
                 self._speech_stopped(edge)
+            elif isinstance(edge, Suspected):
+                self._suspect(edge)
+            else:
+                self._silence("turn_detected")
         if overflow:
             why = f"the input buffer is full after {self.ears.seconds:g} s; commit or clear it"
             raise Problem(413, "invalid_request_error", "input_audio_buffer_full", why, "audio")
@@ -140,21 +160,57 @@ class Session:
             self.ears.detect(activity, self._turns.prefix_padding_ms / 1000)
         else:
             self.ears.detect(VoiceActivity(silence=EAGERNESS[self._turns.eagerness]), PADDING)
+        self._guard()
 
     def _update(self, event: SessionUpdate) -> None:
-        before, self.config = self.config.audio.input, merge(self.config, event.session)
+        before, own = self.config.audio.input, self.config.omni2
+        self.config = merge(self.config, event.session)
         now = self.config.audio.input
         if now.format != before.format:
             self.ears.tune(now.format, self._wire_rate)
         if now.turn_detection != before.turn_detection:
             self._detect()
+        elif self.config.omni2 != own:
+            self._guard()
         self._host.send({"type": "session.updated", "session": self._as_json()})
 
     def _speech_started(self, edge: SpeechStarted) -> None:
         at = {"audio_start_ms": round(1000 * edge.position / SAMPLE_RATE), "item_id": self._coming}
         self._host.send({"type": "input_audio_buffer.speech_started", **at})
-        if self._turns is not None and self._turns.interrupt_response:
+        if self._policy == "barge-in":
             self._stop("turn_detected")
+
+    def _suspect(self, found: Suspected) -> None:
+        if self.config.omni2.ducking and self._newest is not None:
+            kind = "resumed" if found.over else "ducked"
+            self._host.send({"type": f"omni2.output_audio_buffer.{kind}", "response_id": self._newest.id})
+
+    def _silence(self, reason: Reason) -> None:
+        """End the answer that is made or played, and have the client forget what it has of it."""
+        self._stop(reason)
+        self.ears.hush()
+        if self._newest is not None and self._newest.reply == "speech":
+            self._host.send({"type": "output_audio_buffer.cleared", "response_id": self._newest.id})
+
+    def played(self, response: Response, seconds: float) -> None:
+        """So much more of an answer's sound was sent to the client, which plays it from now on."""
+        if response is self._newest:
+            self.ears.sounds(seconds)
+            self.ears.answering = self.response is not None
+
+    @property
+    def _policy(self) -> Policy | None:
+        """What stops an answer; None: nothing does, but all that is said is a turn."""
+        if self._turns is None:
+            return None
+        own = self.config.omni2.interruption
+        return own or ("barge-in" if self._turns.interrupt_response else None)
+
+    def _guard(self) -> None:
+        """Listen from now on as the session's choices say."""
+        policy = self._policy
+        self._watch = Watch(policy, self._model, self.config.omni2.phrases) if policy is not None else None
+        self.ears.watch(self._watch)
 
     def _speech_stopped(self, edge: SpeechStopped) -> None:
         at = {"audio_end_ms": round(1000 * edge.position / SAMPLE_RATE), "item_id": self._coming}
@@ -187,8 +243,10 @@ class Session:
         self._host.send({"type": "input_audio_buffer.cleared"})
 
     def _clear_output(self, event: OutputClear) -> None:
-        why = "what is still to be played is with the client; send response.cancel and conversation.item.truncate"
-        raise Problem(400, "invalid_request_error", "unsupported", why, "type")
+        if self._newest is None:
+            why = "no answer was made yet"
+            raise Problem(400, "invalid_request_error", "invalid_value", why, "type")
+        self._silence("client_cancelled")
 
     def _create(self, event: ItemCreate) -> None:
         item = read_item(event.item, self.config.audio.input.format)
@@ -233,10 +291,15 @@ class Session:
     def _respond(self, config: ResponseConfig) -> None:
         response = Response(self._host.send, self.conversation, self.config, config, self._rate)
         if config.input is None:
-            response.question = self.conversation.question()
+            history = self.conversation.history()
+            response.question = replace(self.conversation.question(), history=history)
         else:
             response.question = question(self.conversation.resolve(config.input, self.config.audio.input.format))
         self._newest = response
+        self.ears.hush()
+        self.ears.answering = True
+        if self._watch is not None:
+            self._watch.reset()
         response.begin()
         self._host.answer(response)
 
@@ -252,6 +315,8 @@ class Session:
         if response is not None and (item is None or response.item is item):
             self._host.stop(response)
             response.end("cancelled", reason)
+            self.ears.answering = False
+            self.ears.hush()
 
     def _as_json(self) -> Json:
         return {"id": self.id, "object": "realtime.session", "model": self._name, **self.config.model_dump()}

@@ -11,6 +11,7 @@ from fastapi import APIRouter, WebSocket
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
+from omni2.duplex.vad import load_silero
 from omni2.errors import OmniError
 from omni2.serve.desk import Desk
 from omni2.serve.limits import authorised, origin_allowed
@@ -20,7 +21,6 @@ from omni2.serve.realtime.events import AudioAppend, read_event, read_json
 from omni2.serve.realtime.items import Item, Json, Part, Samples, new_id
 from omni2.serve.realtime.response import Response
 from omni2.serve.realtime.session import Session
-from omni2.serve.vad import load_silero
 
 router = APIRouter()
 
@@ -80,7 +80,9 @@ class Connection:
         self._sounding.set()
         self._code = 1000  # with which the server closes
         model = desk.model
-        self.session = Session(self, model.bundle.name, model.sample_rate, self._limits.max_audio_seconds, input_rate)
+        self.session = Session(
+            self, model.bundle.name, model.sample_rate, self._limits.max_audio_seconds, input_rate, model
+        )
 
     async def run(self) -> None:
         """Serve the client until it leaves, idles or has been here long enough; nothing is left running then."""
@@ -161,6 +163,7 @@ class Connection:
             async with aclosing(ask(self._desk, response.question, response.reply, most=response.most)) as chunks:
                 async for chunk in chunks:
                     response.say(chunk)
+                    self.session.played(response, chunk.audio.size / self._desk.model.sample_rate)
                     if chunk.audio.size or response.reply == "text":
                         sounding.set()
                     await self._outbox.join()
@@ -168,6 +171,7 @@ class Connection:
             response.end("failed", problem=self._desk.report(error))
         finally:
             sounding.set()
+            self.session.played(response, 0.0)
 
     async def _transcribe(self, item: Item, part: Part, sound: Samples, rate: int) -> None:
         model = self._desk.model

@@ -1,0 +1,135 @@
+"""Training of `omni2.duplex.finished.TurnEnd`: finished questions against those that break off in the middle.
+
+Nobody recorded people who think: unfinished turns are the beginnings of questions, read as they stand, with "um" behind
+them, or cut out of a whole one at a place where the voice dips.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import track
+from safetensors.torch import save_file
+from torch import Tensor
+
+from omni2.audio import SAMPLE_RATE
+from omni2.duplex.finished import FRAMES, PAUSE, TurnEnd
+from omni2.encoder import Encoder, Window
+from omni2.train.data import augment as change
+from omni2.train.data.questions import corpus
+from omni2.train.data.sound import Wave
+from omni2.train.data.speak import draw_voice, say
+from omni2.train.data.voices import TRAINING
+
+FILLERS = ("um", "uh", "er", "so", "well", "you know")
+SHORTER = (0.8, 1.3)  # of `PAUSE`: people do not wait alike
+CUTS = (0.25, 0.85)  # where in a question the voice may break off
+HELD = 0.1  # of the examples are kept to measure with
+
+
+@dataclass(frozen=True)
+class Example:
+    """A sound (samples,) at 16 kHz with a pause at its end, and whether its turn is finished."""
+
+    wave: Wave
+    finished: bool
+
+
+def example(texts: Sequence[str], rng: np.random.Generator) -> Example:
+    """A question in one of the training voices, finished as often as not."""
+    text, voice = str(rng.choice(texts)), draw_voice(TRAINING, rng)
+    finished = rng.random() < 0.5 or len(text.split()) < 3
+    if finished:
+        wave = say(voice, text)
+    elif rng.random() < 0.4:
+        wave = dip(say(voice, text), rng)
+    else:
+        wave = say(voice, beginning(text, rng))
+    silence = round(PAUSE * rng.uniform(*SHORTER) * SAMPLE_RATE)
+    wave = change.change_speed(wave, rng.uniform(*change.SPEED)) if rng.random() < 0.5 else wave
+    wave = np.pad(wave, (round(rng.uniform(0, 0.3) * SAMPLE_RATE), silence))
+    if rng.random() < 0.3:
+        wave = change.add_room(wave, rng)
+    wave = change.mix(wave, change.background(wave.size, rng), rng.uniform(10, 45))
+    return Example(change.to_peak(wave, rng.uniform(*change.PEAK)), bool(finished))
+
+
+def beginning(text: str, rng: np.random.Generator) -> str:
+    """The first words of `text`, one at least and not the last, perhaps with a filler behind them."""
+    words = text.rstrip(".?!").split()
+    kept = words[: int(rng.integers(1, len(words)))]
+    if rng.random() < 0.25:
+        kept.append(str(rng.choice(FILLERS)))
+    return " ".join(kept).rstrip(",;") + ("," if rng.random() < 0.5 else "")
+
+
+def dip(wave: Wave, rng: np.random.Generator) -> Wave:
+    """The beginning of `wave` up to one of its softest places within `CUTS`."""
+    hop = SAMPLE_RATE // 50
+    level = np.square(wave[: wave.size // hop * hop].reshape(-1, hop)).mean(1)
+    first, last = (max(int(share * level.size), 1) for share in CUTS)
+    softest = first + np.argsort(level[first : max(last, first + 1)])[:3]
+    return np.ascontiguousarray(wave[: (int(rng.choice(softest)) + 1) * hop])
+
+
+def examples(count: int, seed: int = 0, threads: int = 2) -> list[Example]:
+    """`count` of them; the same for the same seed."""
+    texts = [text for item in corpus() for text in item.train]
+
+    def one(index: int) -> Example:
+        return example(texts, np.random.default_rng([seed, index]))
+
+    with ThreadPoolExecutor(threads) as pool:
+        made = pool.map(one, range(count))
+        return list(track(made, "speaking", total=count, console=Console(stderr=True)))
+
+
+def ends(encoder: Encoder, window: Window, made: Sequence[Example]) -> Tensor:
+    """The last `FRAMES` features of every example, zeros before the short ones: (n, FRAMES, width), bfloat16."""
+    kept = torch.zeros(len(made), FRAMES, encoder.width, dtype=torch.bfloat16)
+    for row, one in zip(kept, track(made, "encoding", console=Console(stderr=True)), strict=True):
+        features = encoder.encode(one.wave, window)[-FRAMES:]
+        row[-features.shape[0] :] = features
+    return kept
+
+
+def fit(
+    features: Tensor, finished: Tensor, steps: int = 350, batch: int = 64, seed: int = 0
+) -> tuple[TurnEnd, dict[str, float]]:
+    """A network trained on (n, FRAMES, width) and (n,) bool, and how often it is right about the rows kept aside."""
+    torch.manual_seed(seed)
+    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
+    held, rest = order[: round(HELD * len(order))], order[round(HELD * len(order)) :]
+    net = TurnEnd(features.shape[-1])
+    optimiser = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, steps)
+    for _ in track(range(steps), "learning", console=Console(stderr=True)):
+        rows = rest[torch.randint(len(rest), (batch,))]
+        x = features[rows].float()
+        x = x + 0.1 * x.std() * torch.randn_like(x)
+        loss = F.binary_cross_entropy_with_logits(net(F.dropout(x, 0.1)), finished[rows].float())
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+    net.eval()
+    with torch.no_grad():
+        parts = [net(features[rows].float()) for rows in torch.split(held, batch)]
+        said = torch.cat(parts) > 0
+    truth = finished[held].bool()
+    right = {"finished": said[truth], "unfinished": ~said[~truth]}
+    return net, {name: 100 * float(hits.float().mean()) for name, hits in right.items()}
+
+
+def make(encoder: Encoder, window: Window, file: Path, count: int, steps: int) -> dict[str, float]:
+    """Speak, encode, learn, and write the weights (float16) to `file`; how often they are right, in percent."""
+    made = examples(count)
+    net, right = fit(ends(encoder, window, made), torch.tensor([one.finished for one in made]), steps)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.half().contiguous() for name, value in net.state_dict().items()}, file)
+    return right
