@@ -31,18 +31,20 @@ class DecoderTraining:
     """Options of one training run.
 
     A step takes `batch` cuts of `seconds`.  `adversarial` is the size of the discriminator's gradient at the samples
-    against the reconstruction's, 0 for none; it sets in at step `adversarial_from` and grows over `ramp` steps.
+    against the reconstruction's, 0 for none; it sets in at step `adversarial_from` and grows over `ramp` steps.  The
+    discriminator begins from nothing and must catch up with a trained decoder: its rate is the higher one.
     """
 
     steps: int = 2000
     batch: int = 8
     seconds: float = 1.0
     learning_rate: float = 3e-4
-    warmup: int = 50
+    judge_rate: float = 1e-3
+    warmup: int = 20
     envelope: float = 1.0
     adversarial: float = 0.5
     adversarial_from: int = 0
-    ramp: int = 200
+    ramp: int = 100
     channels: int = 16
     seed: int = 0
     save_every: int = 100
@@ -54,7 +56,7 @@ class Adversary:
 
     def __init__(self, training: DecoderTraining) -> None:
         self.judge = SpectrogramDiscriminator(channels=training.channels)
-        self.optimiser = torch.optim.AdamW(self.judge.parameters(), training.learning_rate, betas=(0.5, 0.9))
+        self.optimiser = torch.optim.AdamW(self.judge.parameters(), training.judge_rate, betas=(0.5, 0.9))
 
     def step(self, made: Tensor, wave: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Learn from samples (B, n) each → gradient of the decoder's loss at `made` (B, n), and both losses."""
@@ -86,9 +88,11 @@ class DecoderRun:
     def step(self, step: int, codes: Tensor, wave: Tensor) -> dict[str, Tensor]:
         """Learn from codes (B, frames, 7) int64 of samples (B, frames * frame_size) → the losses."""
         training, size = self.training, self.codec.frame_size
-        rate = cosine_rate(step, training.steps, training.learning_rate, training.warmup)
-        set_rate(self.optimiser, rate)
-        set_rate(self.adversary.optimiser, rate)
+        for optimiser, peak in (
+            (self.optimiser, training.learning_rate),
+            (self.adversary.optimiser, training.judge_rate),
+        ):
+            set_rate(optimiser, cosine_rate(step, training.steps, peak, training.warmup))
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16()):
             made = self.codec.synthesise(self.codec.dequantise(codes))
         heard = made.detach().requires_grad_()
