@@ -158,7 +158,7 @@ def codec(
     batch: Batch = None,
     rate: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
     envelope: Annotated[float, typer.Option(help="weight of the envelopes' correlation")] = 1.0,
-    adversarial: Annotated[float, typer.Option(help="the discriminator's share in the decoder's gradient")] = 0.5,
+    adversarial: Annotated[float, typer.Option(help="the discriminator's share in the decoder's gradient")] = 0.1,
     adversarial_from: Annotated[int, typer.Option(help="the step at which the discriminator sets in")] = 0,
     save_every: SaveEvery = 250,
     threads: int = 2,

@@ -42,7 +42,7 @@ class DecoderTraining:
     judge_rate: float = 1e-3
     warmup: int = 20
     envelope: float = 1.0
-    adversarial: float = 0.5
+    adversarial: float = 0.1
     adversarial_from: int = 0
     ramp: int = 100
     channels: int = 16
