@@ -174,19 +174,23 @@ class IstftCodec(nn.Module):
         side = (c.n_fft - c.hop) // 2
         return (overlap_add(frames) / energy.clamp(min=1e-6))[:, side : n - side]
 
-    @torch.inference_mode()
-    def decode(self, codes: Tensor, start: int = 0, seed: int | None = None) -> Tensor:
-        """Codes (frames, 7) int64 → samples (frames * frame_size,) float32 at `sample_rate`."""
+    def dequantise(self, codes: Tensor) -> Tensor:
+        """Codes (B, frames, 7) int64 → quantised latents (B, width, frames * strides[0])."""
         strides, at = self.config.strides, 0
         latents: Tensor | None = None
         for book, stride in zip(self.codebooks, strides, strict=True):
             assert isinstance(book, Codebook)
             n = strides[0] // stride
-            level = book.expand(F.embedding(codes[:, at : at + n].reshape(1, -1), book.vectors))
+            level = book.expand(F.embedding(codes[:, :, at : at + n].flatten(1), book.vectors))
             latents = level if latents is None else latents + level
             at += n
         assert latents is not None
-        return self.synthesise(latents)[0]
+        return latents
+
+    @torch.inference_mode()
+    def decode(self, codes: Tensor, start: int = 0, seed: int | None = None) -> Tensor:
+        """Codes (frames, 7) int64 → samples (frames * frame_size,) float32 at `sample_rate`."""
+        return self.synthesise(self.dequantise(codes[None]))[0]
 
 
 def mel_filters(config: IstftConfig) -> Tensor:

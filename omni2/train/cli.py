@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -150,11 +150,37 @@ def mini_omni2(
 
 @train.command()
 @plain_errors
-def codec(runs: Runs = Path("runs"), steps: int = 3000, threads: int = 2) -> None:
-    """Train the embedded model's codec on RUNS/speech."""
-    from omni2.train.nano import Workshop, make_codec
+def codec(
+    start: From = "",
+    runs: Runs = Path("runs"),
+    decoder_only: Annotated[bool, typer.Option(help="leave the encoder and the codes as they are")] = False,
+    steps: int = 3000,
+    batch: Batch = None,
+    rate: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
+    envelope: Annotated[float, typer.Option(help="weight of the envelopes' correlation")] = 1.0,
+    adversarial: Annotated[float, typer.Option(help="the discriminator's share in the decoder's gradient")] = 0.1,
+    adversarial_from: Annotated[int, typer.Option(help="the step at which the discriminator sets in")] = 0,
+    save_every: SaveEvery = 250,
+    threads: int = 2,
+) -> None:
+    """Train the embedded model's codec on RUNS/speech, or --decoder-only against a discriminator of spectrograms.
 
-    make_codec(Workshop(runs), steps, threads)
+    The latter takes up RUNS/codec, or the codec of the model given as --from; RUNS/codec/codec.safetensors can replace
+    the file of that name in any model with the same codes.
+    """
+    from omni2.train.codec_loop import CodecTraining
+    from omni2.train.decoder_loop import DecoderTraining
+    from omni2.train.nano import Workshop, make_codec, make_decoder
+
+    if start and not decoder_only:
+        raise InputError("a trained codec keeps its codes, which its models learned: add --decoder-only to --from")
+    given = {"steps": steps, "batch": batch, "learning_rate": rate, "envelope": envelope, "save_every": save_every}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if not decoder_only:
+        make_codec(Workshop(runs), CodecTraining(**chosen), threads)
+        return
+    training = DecoderTraining(**chosen, adversarial=adversarial, adversarial_from=adversarial_from)
+    make_decoder(Workshop(runs), start, training, threads)
 
 
 @train.command()

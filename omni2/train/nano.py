@@ -13,10 +13,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from omni2.bundle import ENCODERS, Bundle, load, save
+from omni2.bundle import CODEC, ENCODERS, Bundle, load, save
 from omni2.codec.istft import IstftCodec, IstftConfig
 from omni2.config import ModelConfig
-from omni2.errors import OmniError
+from omni2.errors import InputError, OmniError
 from omni2.hub import load_bundle
 from omni2.model import OmniLM
 from omni2.pickles import load_pickle
@@ -26,9 +26,11 @@ from omni2.train.data.questions import corpus, unknown
 from omni2.train.data.sentences import definitions, shuffled
 from omni2.train.data.speech import load_speech
 from omni2.train.data.store import shards
+from omni2.train.decoder_loop import DecoderTraining, train_decoder
 from omni2.train.efficientnet_weights import load_lite
 from omni2.train.encoder import load_tiny
 from omni2.train.vocabulary import train_tokenizer
+from omni2.weights import read_into
 
 EFFICIENTNET = "efficientnet"
 ASSETS = Path(__file__).parents[1] / "assets" / "nano"
@@ -81,14 +83,33 @@ class Workshop:
         return found
 
 
-def make_codec(shop: Workshop, steps: int, threads: int) -> None:
+def make_codec(shop: Workshop, training: CodecTraining, threads: int) -> None:
     """Train the codec on speech of the answer voice."""
     torch.set_num_threads(threads)
-    train_codec(load_speech(shop.speech), shop.codec, CodecTraining(steps=steps))
+    train_codec(load_speech(shop.speech), shop.codec, training)
+
+
+def make_decoder(shop: Workshop, start: str, training: DecoderTraining, threads: int) -> None:
+    """Train the decoder of the workshop's codec, or of the model `start`'s, further; the codes stay as they are.
+
+    Raises InputError: the workshop has another codec than `start`'s, or that is none of this library's.
+    """
+    torch.set_num_threads(threads)
+    if start and (shop.codec / "codec.pt").exists():
+        raise InputError(f"{shop.codec} holds a codec of its own; leave --from out, or give other --runs")
+    codec = load_bundle(start).codec if start else trained_codec(shop)
+    if not isinstance(codec, IstftCodec):
+        raise InputError(f"the decoder of {start} cannot be trained here, only that of nano and models trained like it")
+    train_decoder(load_speech(shop.speech), shop.codec, codec, training)
 
 
 def trained_codec(shop: Workshop) -> IstftCodec:
-    """The codec as far as it is trained.  Raises OmniError if that was never begun."""
+    """The codec as far as it is trained, with its better decoder if there is one.
+
+    Raises OmniError if that was never begun.
+    """
+    if (shop.codec / CODEC).exists():
+        return read_into(lambda: IstftCodec(IstftConfig()), shop.codec / CODEC)
     if not (shop.codec / "codec.pt").exists():
         raise OmniError(f"{shop.codec} holds no codec; train it with `omni2 train codec`, or begin --from a model")
     codec = IstftCodec(IstftConfig())
