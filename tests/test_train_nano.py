@@ -60,10 +60,10 @@ def test_the_whole_chain_runs(tmp_path: Path):
     done = CliRunner().invoke(commands, ["assets", "--runs", str(shop.root), "--out", str(tmp_path / "assets")])
     assert done.exit_code == 0, done.output
     model = load_bundle(tmp_path / "assets")
-    assert model.abilities == {"answer", "transcribe", "speak", "see", "listen"}
+    assert model.abilities == {"answer", "transcribe", "speak", "see", "listen", "history"}
     assert "model.safetensors" in (tmp_path / "assets" / "README.md").read_text()
 
 
 def test_every_stage_uses_known_tasks_and_the_last_ones_all_abilities():
     assert all(task in KINDS for stage in NANO.stages for task in stage.mixture)
-    assert NANO.stages[-1].abilities() == {"answer", "transcribe", "speak", "see", "listen"}
+    assert NANO.stages[-1].abilities() == {"answer", "transcribe", "speak", "see", "listen", "history"}
