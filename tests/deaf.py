@@ -1,6 +1,6 @@
 """What stands in for voices, models and recognisers in tests of the evaluation: sounds whose samples are letters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,13 @@ class Speaker:
         self.knows, self.abilities = knows, abilities
 
     def answer(
-        self, audio: Wave | bytes | None = None, *, text: str | None = None, image: object = None, reply: str = "speech"
+        self,
+        audio: Wave | bytes | None = None,
+        *,
+        text: str | None = None,
+        image: object = None,
+        reply: str = "speech",
+        history: Sequence[tuple[str, str]] = (),
     ) -> Answer:
         asked = words(np.asarray(audio)) if audio is not None else text or ""
         return self._say(self.knows(asked), reply == "speech")

@@ -142,10 +142,10 @@ def test_a_response_with_an_input_of_its_own(talk: Fake) -> None:
 def test_an_answer_is_cut_to_what_was_heard(talk: Fake) -> None:
     item = answered(talk).item
     place = {"item_id": item.id, "content_index": 0}
-    assert talk("conversation.item.truncate", audio_end_ms=600, **place)[0]["audio_end_ms"] == 600
+    assert talk("conversation.item.truncate", audio_end_ms=500, **place)[0]["audio_end_ms"] == 500
     content = talk("conversation.item.retrieve", item_id=item.id)[0]["item"]["content"][0]
     assert content["transcript"] == "one two"
-    assert len(base64.b64decode(content["audio"])) == 2 * RATE * 600 // 1000
+    assert len(base64.b64decode(content["audio"])) == 2 * RATE * 500 // 1000
     for wrong in ({"audio_end_ms": 602}, {"audio_end_ms": 0, "content_index": 1}):
         with pytest.raises(Problem):
             talk("conversation.item.truncate", **{**place, **wrong})
