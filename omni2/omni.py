@@ -22,7 +22,7 @@ from omni2.duplex.finished import turn_end_for
 from omni2.duplex.heard import Memory
 from omni2.duplex.phrases import PHRASES
 from omni2.duplex.session import Session
-from omni2.encoder import Window
+from omni2.encoder import FRAME_RATE, Window
 from omni2.engine import Engine
 from omni2.errors import AbilityError, InputError
 from omni2.precision import Weights, load_as
@@ -33,6 +33,7 @@ from omni2.words import WordStream
 __all__ = ["LISTENING", "SAMPLE_RATE", "Answer", "AnswerStream", "Chunk", "Heard", "OmniModel", "Samples", "Timings"]
 
 LISTENING = 2.5  # seconds at a microphone that `OmniModel.listen` hears; its training data are as long
+WORDY = (64, 12)  # tokens a transcript may have: so many, and so many more for each second of sound
 
 
 @dataclass(frozen=True)
@@ -154,9 +155,15 @@ class OmniModel:
         window: Window | None = None,
         sampling: Sampling | None = None,
     ) -> str:
-        """The words of a sound (see `stream` for its forms and the errors)."""
+        """The words of a sound (see `stream` for its forms and the errors).
+
+        What runs on is cut, by default at more tokens than anybody says in the time (`WORDY`).
+        """
         self._need("transcribe")
-        prompt = self.prompts.transcription(self._hear(audio, rate, window))
+        heard = self._hear(audio, rate, window)
+        prompt = self.prompts.transcription(heard)
+        most = len(prompt) + round(WORDY[0] + WORDY[1] * heard.shape[0] / FRAME_RATE)
+        sampling = sampling or Sampling(max_tokens=most)
         return self._start(prompt, sampling).collect().text.strip()
 
     @torch.inference_mode()
