@@ -3,11 +3,14 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from test_codec import CODES, SNAC_CODEC
 from toys import HEARD, LAYOUT, SEEN, features, prompts, tiny_bundle, tone
 
 from omni2.bundle import ENCODERS, MODEL, load, save
+from omni2.codec.stream import SpeechStream
 from omni2.config import ModelConfig
 from omni2.encoder import AudioEncoder
 from omni2.engine import Engine
@@ -19,6 +22,7 @@ from omni2.weights import dequantise, quantise
 
 pytest.importorskip("openvino")
 from omni2.fast import FastParts
+from omni2.fast.codec import FastSnac
 from omni2.fast.encoder import FastEncoder
 from omni2.fast.graph import Compiler
 from omni2.fast.lm import BLOCK, FastLM
@@ -156,3 +160,23 @@ def test_a_question_heard_early_is_answered_as_one_asked_at_once() -> None:
     model = OmniModel(tiny_bundle())
     chunks = list(model.stream(model.hear(tone())))
     assert [c.text for c in chunks] == [c.text for c in model.stream(tone())]
+
+
+def test_snac_sounds_as_in_torch_with_its_noise_and_without() -> None:
+    parts = FastParts("int8")
+    fast = parts.codec(SNAC_CODEC)
+    assert type(fast) is FastSnac
+    assert parts.codec(fast) is fast
+    codes = torch.randint(0, CODES, (9, 7), generator=torch.Generator().manual_seed(1))
+    for seed in (None, 5):
+        whole = SNAC_CODEC.decode(codes, start=3, seed=seed)
+        assert torch.allclose(fast.decode(codes, start=3, seed=seed), whole, atol=TOLERANCE)
+    stream = SpeechStream(fast, 1, 2, seed=5)
+    pieces = [stream.push(frame) for frame in codes.tolist()]
+    streamed = torch.from_numpy(np.concatenate([*pieces, stream.flush()]))
+    assert torch.allclose(streamed, SNAC_CODEC.decode(codes, seed=5).clamp(-1, 1), atol=TOLERANCE)
+
+
+def test_the_embedded_codec_stays_as_it_is() -> None:
+    codec = tiny_bundle().codec
+    assert FastParts("int8").codec(codec) is codec

@@ -6,8 +6,9 @@ walked one by one instead, so that noise can be a function of the place in the s
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -115,21 +116,33 @@ class SnacCodec(nn.Module):
             raise InputError(f"codes must lie in 0 … {self.model.codebook_size - 1}")
         codes = codes.to(self._device)
         x: Tensor = self.model.quantizer.from_codes([codes[:, a:b].reshape(1, -1) for a, b in pairwise(COLUMNS)])
-        noisy = 0
-        for layer in self._decoder_layers():
+        noises = []
+        if seed is not None:
+            lengths = self.noise_lengths(x.shape[2])
+            noises = [noise(seed, layer, start, len(codes), n).to(x) for layer, n in enumerate(lengths)]
+        return self.synthesise(x, noises)[0, 0]
+
+    def noise_lengths(self, positions: int) -> list[int]:
+        """Positions at each layer of noise, for so many latents; none in a codec without noise."""
+        layers = sum(isinstance(layer, NoiseBlock) for layer in self.decoder_layers())
+        return [*accumulate(self.model.decoder_rates, mul, initial=positions)][1 : 1 + layers]
+
+    def synthesise(self, latents: Tensor, noises: Sequence[Tensor]) -> Tensor:
+        """Latents (1, width, T), noise (positions,) of every layer that has some, or none → (1, 1, samples)."""
+        x, left = latents, iter(noises)
+        for layer in self.decoder_layers():
             if not isinstance(layer, NoiseBlock):
                 x = layer(x)
-            elif seed is not None:
-                x = x + layer.linear(x) * noise(seed, noisy, start, len(codes), x.shape[2]).to(x)
-                noisy += 1
-        return x[0, 0]
+            elif noises:
+                x = x + layer.linear(x) * next(left)
+        return x
 
     @property
     def _device(self) -> torch.device:
         device: torch.device = next(self.model.parameters()).device
         return device
 
-    def _decoder_layers(self) -> Iterator[Any]:
+    def decoder_layers(self) -> Iterator[Any]:
         """The decoder's layers in order, its blocks opened."""
         for layer in self.model.decoder.model:
             yield from layer.block if isinstance(layer, DecoderBlock) else (layer,)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from omni2.bundle import POSITIONS, Bundle, Parts
 from omni2.codec import Codec
+from omni2.codec.istft import IstftCodec
 from omni2.config import ModelConfig
 from omni2.encoder import AudioEncoder, Encoder
 from omni2.fast.encoder import FastEncoder
@@ -66,8 +67,13 @@ class FastParts(Parts):
             return FastEncoder.from_module(frame, {POSITIONS: exact} | self._recast(stored), self._rough)
 
     def codec(self, codec: Codec) -> Codec:
-        """The codec as it is."""
-        return codec
+        """SNAC compiled, in float32; the embedded model's as it is, which is quick."""
+        if isinstance(codec, IstftCodec):
+            return codec
+        from omni2.codec.snac import SnacCodec  # a second to import, which the embedded model does not need
+        from omni2.fast.codec import FastSnac
+
+        return FastSnac(codec, self._precise) if type(codec) is SnacCodec else codec
 
     def remake(self, bundle: Bundle) -> Bundle:
         """The parts of a bundle in torch, compiled; of those that are already, the same."""
@@ -76,7 +82,7 @@ class FastParts(Parts):
             lm = FastLM(lm.config, lm.layout, self._recast(lm.state_dict()), self._body)
         if isinstance(encoder, AudioEncoder):
             encoder = FastEncoder.from_module(encoder, self._recast(encoder.state_dict()), self._rough)
-        return replace(bundle, lm=lm, audio_encoder=encoder)
+        return replace(bundle, lm=lm, audio_encoder=encoder, codec=self.codec(bundle.codec))
 
     def _recast(self, state: State) -> dict[str, Tensor]:
         """Weights of any precision in the one asked for; what is int8 already stays as it is."""
