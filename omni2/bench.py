@@ -145,17 +145,22 @@ class Bench:
     def live(self, n: int, context: int, pair: bool = True) -> Iterator[Callable[[], None]]:
         """`n` conversations whose rows stand at position `context`; yields what makes one step of all."""
         engine = Engine(self.model.bundle.lm, 2 * n)
-        talks = [engine.submit(self.prompt(0.2)) for _ in range(n)]
-        for talk in talks:
+
+        def begin() -> Conversation:
+            talk = engine.submit(self.prompt(0.2))
             if not pair:
                 talk._turn.text_ended = True
                 del talk._turn.rows[1:]
             for row in talk._turn.rows:
                 row.position = min(context, self.model.bundle.lm.config.block_size - 40)
+            return talk
+
+        talks = [begin() for _ in range(n)]
 
         def step() -> None:
-            for talk in talks:
-                next(talk)
+            for i, talk in enumerate(talks):
+                if next(talk, None) is None:  # it ended: another takes its place, too rarely to move a median
+                    talks[i] = begin()
 
         yield step
 
