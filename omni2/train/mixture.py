@@ -112,7 +112,7 @@ class Mixture:
     def _past(self, row: Row, stage: Stage, rng: np.random.Generator) -> list[tuple[list[int], list[int]]]:
         """What was said before a question: the turn it follows up, or at times another, of no concern to it."""
         turns = list(row.history)
-        if not turns and rng.random() < stage.remembered and self.source.serves(KINDS["T1T2"]):
+        if not turns and stage.remembered and rng.random() < stage.remembered and self.source.serves(KINDS["T1T2"]):
             other = self.source.draw(KINDS["T1T2"], stage, rng)
             words = other.answer_text.split()
             heard = int(rng.integers(1, len(words) + 1)) if rng.random() < CUT else len(words)
