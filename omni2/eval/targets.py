@@ -79,8 +79,8 @@ TARGETS = {
 # compare with care.
 LIBRISPEECH = "Mini-Omni2: 4.8 on LibriSpeech test-clean, 9.8 on test-other (arXiv 2410.11190)"
 VOICEBENCH = "Mini-Omni2: {}, judged otherwise (VoiceBench, arXiv 2410.17196)"
-# Full-Duplex-Bench 1.0 (arXiv 2503.04721, table III, read off a repository that repeats it), on recordings and synthetic
-# speech of its own; PersonaPlex by way of a summary of arXiv 2606.11167.
+# Full-Duplex-Bench 1.0 (arXiv 2503.04721, table III, read off a repository that repeats it), on recordings and
+# synthetic speech of its own; PersonaPlex by way of a summary of arXiv 2606.11167.
 BENCH = "Full-Duplex-Bench: {} (arXiv 2503.04721, 2606.11167)"
 RELEASED = {
     "duplex.pause": BENCH.format("Moshi 98.5, Freeze-Omni 64.2, PersonaPlex 48.2, Gemini Live 25.5"),
