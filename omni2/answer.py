@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 
 import numpy as np
@@ -84,16 +85,24 @@ class AnswerStream(Iterator[Chunk]):
             if self._speech is not None and step.codes is not None:
                 frame = self._frames.push(step.codes)
                 if frame is not None and self._words.layout.is_frame(frame):
-                    pieces.append(self._speech.push(frame))
+                    pieces.append(self._timed(partial(self._speech.push, frame)))
             if step.finish_reason:
                 self._done = True
                 text += self._words.flush()
                 if self._speech is not None:
-                    pieces.append(self._speech.flush())
+                    pieces.append(self._timed(self._speech.flush))
             audio = np.concatenate([np.zeros(0, np.float32), *pieces])
             if text or audio.size or step.finish_reason:
                 return Chunk(audio, text, step.finish_reason, start if text else None)
         raise StopIteration
+
+    def _timed(self, call: Callable[[], Samples]) -> Samples:
+        """Samples of the codec, whose time the engine is told."""
+        began = time.perf_counter()
+        samples = call()
+        if samples.size:
+            self._steps.sounded(time.perf_counter() - began, samples.size / self.sample_rate)
+        return samples
 
     def collect(self, began: float | None = None, each: Callable[[str, int], None] | None = None) -> Answer:
         """Run to the end and put the chunks together; `began` (time.perf_counter) is when the question was there.

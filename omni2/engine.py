@@ -10,6 +10,7 @@ between any two steps.  Whoever waits for a step drives the loop; there is no th
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from torch import Tensor
 from omni2.config import Pick, Sampling
 from omni2.errors import BusyError, ContextLengthError, InputError
 from omni2.model import LanguageModel, Rows
+from omni2.pace import Pace
 from omni2.prompt import Prompt
 from omni2.sampling import sample
 from omni2.tokens import AUDIO_LAYERS, TEXT_LAYER
@@ -93,17 +95,29 @@ class Conversation(Iterator[Step]):
         """Stop decoding, at the latest with the end of the step under way, and free the rows; safe to call twice."""
         self._engine.cancel(self._turn)
 
+    def sounded(self, work: float, sound: float) -> None:
+        """Tell the engine that so many seconds of this answer's sound took so many seconds of work."""
+        if self._engine.pace is not None:
+            self._engine.pace.sounded(work, sound)
+
 
 class Engine:
-    """Decodes any number of prompts on `slots` rows of one model; safe to use from several threads."""
+    """Decodes any number of prompts on `slots` rows of one model; safe to use from several threads.
 
-    def __init__(self, lm: LanguageModel, slots: int = 16) -> None:
+    With a `pace` it knows how much of real time its answers take; `realtime` refuses the spoken answer that would make
+    them all late.
+    """
+
+    def __init__(
+        self, lm: LanguageModel, slots: int = 16, pace: Pace | None = None, realtime: bool = False
+    ) -> None:
         self.lm, self.layout = lm, lm.layout
         self.device, self.cache, self.slots = lm.device, lm.cache(slots), slots
         self._free = list(reversed(range(slots)))
         self._turns: list[Turn] = []
         self._closed: deque[Turn] = deque()  # to be taken out by whoever holds the lock
         self.steps = 0  # made so far
+        self.pace, self.realtime = pace, realtime
         self._lock = threading.Lock()  # not reentrant: closed amid a step, a turn must stay whole until its end
 
     @property
@@ -111,11 +125,19 @@ class Engine:
         """Conversations that hold rows."""
         return len(self._turns)
 
+    def has_time(self, joining: int = 1) -> bool:
+        """Whether so many more spoken answers, of two rows each, leave all in real time; one alone always may try."""
+        turns = [*self._turns]
+        if self.pace is None or not turns:
+            return True
+        rows, speaking = sum(len(turn.rows) for turn in turns), sum(turn.prompt.audio_out for turn in turns)
+        return self.pace.allows(rows + 2 * joining, speaking + joining)
+
     def submit(self, prompt: Prompt, sampling: Sampling | None = None) -> Conversation:
         """Prefill `prompt` and join the batch.
 
-        Raises ContextLengthError if it leaves no room for an answer, BusyError if no rows are free, InputError for an
-        impossible seed.
+        Raises ContextLengthError if it leaves no room for an answer, BusyError if no rows are free or (see `realtime`)
+        no time, InputError for an impossible seed.
         """
         sampling = sampling or Sampling()
         limit = min(sampling.max_tokens or self.lm.config.block_size, self.lm.config.block_size)
@@ -129,6 +151,8 @@ class Engine:
             count = 2 if prompt.paired else 1
             if len(self._free) < count:
                 raise BusyError(f"all {self.slots} rows are taken; try again later")
+            if self.realtime and prompt.audio_out and not self.has_time():
+                raise BusyError(f"with one more answer than these {self.live}, none would keep real time; try later")
             slots = [self._free.pop() for _ in range(count)]
             try:
                 rows = self._prefill(prompt, slots)
@@ -205,6 +229,7 @@ class Engine:
     def _advance(self) -> None:
         """One step of every conversation whose reader keeps up: one forward pass, then each takes its logits."""
         self.steps += 1
+        began = time.perf_counter()
         turns = [turn for turn in self._turns if len(turn.steps) < BUFFER]
         rows = [row for turn in turns for row in turn.rows]
         x = self.lm.embed(torch.stack([row.ids for row in rows])[:, :, None])
@@ -217,6 +242,8 @@ class Engine:
         codes, words = self._draw(speaking, audio, AUDIO), self._draw(writing, text, TEXT)
         for turn in turns:
             self._take(turn, codes.get(id(turn)), words.get(id(turn)))
+        if self.pace is not None:
+            self.pace.stepped(len(rows), time.perf_counter() - began)
 
     @staticmethod
     def _draw(turns: list[Turn], logits: Tensor | tuple[()], pick: Callable[[Sampling], Pick]) -> dict[int, Tensor]:

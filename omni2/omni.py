@@ -25,6 +25,7 @@ from omni2.duplex.session import Session
 from omni2.encoder import FRAME_RATE, Window
 from omni2.engine import Engine
 from omni2.errors import AbilityError, InputError
+from omni2.pace import Pace
 from omni2.precision import Weights, load_as
 from omni2.prompt import Prompt, PromptBuilder, Reply
 from omni2.vision import Picture, load_picture
@@ -47,14 +48,17 @@ class Heard:
 class OmniModel:
     """A loaded model.  Calls keep no state on it: any number of streams may be open at once, in any threads."""
 
-    def __init__(self, bundle: Bundle, device: str | torch.device = "cpu", slots: int = 16) -> None:
+    def __init__(
+        self, bundle: Bundle, device: str | torch.device = "cpu", slots: int = 16, realtime: bool = False
+    ) -> None:
         self.bundle = bundle
         for part in (bundle.lm, bundle.audio_encoder, bundle.vision_encoder):
             if part is not None:
                 part.to(device)
             if isinstance(part, torch.nn.Module):
                 part.eval()
-        self.engine = Engine(bundle.lm, slots)
+        pace = Pace(bundle.codec.frame_size / bundle.codec.sample_rate)
+        self.engine = Engine(bundle.lm, slots, pace, realtime)
         self.prompts = PromptBuilder(bundle.lm.layout, bundle.lm.config.audio_stride, bundle.lm.config.text_lead)
         self.sample_rate = bundle.codec.sample_rate
 
@@ -66,11 +70,13 @@ class OmniModel:
         device: str | torch.device = "cpu",
         slots: int = 16,
         weights: Weights = "float32",
+        realtime: bool = False,
     ) -> "OmniModel":
         """Load "nano" (ships with the package), a folder, or a hub id such as "gpt-omni/mini-omni2".
 
         A folder is one of `save_pretrained` or a released one.  `slots` rows of the batch bound the conversations at
-        once: a spoken question takes two.
+        once: a spoken question takes two.  `realtime` refuses (BusyError) the spoken answer that would make those under
+        way fall behind real time, by what steps and sound have taken so far.
 
         `weights` "float32" computes in torch, token for token as the released code.  "int8" and "bfloat16" are
         compiled for the CPU, several times faster, and differ a little; on other devices "bfloat16" is torch's.  "auto"
@@ -78,7 +84,7 @@ class OmniModel:
 
         Raises CheckpointError, saying which file is missing or damaged; InputError for weights the device has not.
         """
-        return cls(load_as(name, weights, device), device, slots)
+        return cls(load_as(name, weights, device), device, slots, realtime)
 
     @property
     def abilities(self) -> frozenset[str]:
@@ -108,7 +114,8 @@ class OmniModel:
         "history".  Sound comes in chunks of `first_chunk_frames`, growing to `chunk_frames` (85 ms each).
 
         All checks and the prefill happen in this call.  Raises InputError (and ContextLengthError) for input that
-        cannot be used, AbilityError for what the model never learned, BusyError when all rows are taken.
+        cannot be used, AbilityError for what the model never learned, BusyError when all rows are taken
+        or there is no time (see `from_pretrained`).
         """
         if reply not in ("speech", "text"):
             raise InputError(f'reply is "speech" or "text", not {reply!r}')

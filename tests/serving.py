@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 def running(app: FastAPI | OmniModel, **settings: object) -> Iterator[str]:
     """The address ("http://127.0.0.1:PORT") at which `app`, or an app over a model and `settings`, answers."""
     if isinstance(app, OmniModel):
-        app = create_app(app, Settings.from_environment({}, **settings))
+        app = create_app(app, Settings.from_environment({}, **{"realtime": 0, **settings}))  # busy machines
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = Server(app)

@@ -18,7 +18,7 @@ SOURCES = {str(file.relative_to(ROOT)): file.read_text("utf-8") for file in FILE
 
 LAYERS = [
     ("errors",),
-    ("tokens", "config", "terminal"),
+    ("tokens", "config", "terminal", "pace"),
     ("pickles", "audio", "vision", "weights"),
     ("efficientnet",),
     ("encoder",),

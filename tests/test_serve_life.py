@@ -131,7 +131,7 @@ def test_a_client_that_does_not_read_is_dropped(endless: OmniModel, monkeypatch:
 
 @pytest.mark.slow
 def test_two_hundred_abrupt_ends_leave_nothing_behind(endless: OmniModel) -> None:
-    app = create_app(endless, Settings(max_sessions=4, max_queue=8))
+    app = create_app(endless, Settings(max_sessions=4, max_queue=8, realtime=0))
     desk: Desk = app.state.desk
 
     def visit(number: int) -> None:

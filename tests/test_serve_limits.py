@@ -188,7 +188,7 @@ class Door:
 
 
 def crowded(model: OmniModel, **settings: object) -> tuple[FastAPI, Any]:
-    app = create_app(model, Settings.from_environment({}, **settings))
+    app = create_app(model, Settings.from_environment({}, **{"realtime": 0, **settings}))
     return app, app.state.desk
 
 

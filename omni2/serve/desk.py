@@ -44,6 +44,8 @@ class Desk:
     async def seat(self) -> AsyncIterator[None]:
         """Hold one of `max_sessions` seats, after a bounded wait in a bounded queue, first come first served.
 
+        Fewer are given where more answers at once would fall behind real time.
+
         Raises Problem 503 when the queue is full, the wait too long or the server about to stop.
         """
         await self._sit()
@@ -55,7 +57,7 @@ class Desk:
     async def _sit(self) -> None:
         if self.draining:
             raise busy("the server is shutting down")
-        if self.seated < self.settings.max_sessions:
+        if self._has_room and not self._queue:
             self.seated += 1
             return
         if self.waiting >= self.settings.max_queue:
@@ -75,12 +77,23 @@ class Desk:
             raise busy(f"no seat became free within {self.settings.queue_seconds:g} s")
         turn.result()
 
-    def _rise(self) -> None:
-        """Hand the seat to whoever waits longest, or leave it empty."""
-        if self._queue:
+    @property
+    def _has_room(self) -> bool:
+        """Whether there is a seat, and time for one more answer besides those that are seated, decoding yet or not."""
+        joining = 1 + max(self.seated - self.model.engine.live, 0)
+        in_time = not self.settings.realtime or not self.seated or self.model.engine.has_time(joining)
+        return self.seated < self.settings.max_sessions and in_time
+
+    def _call(self) -> None:
+        """Seat those who wait longest, as long as there is room."""
+        while self._queue and self._has_room:
+            self.seated += 1
             self._queue.popleft().set_result(None)
-        else:
-            self.seated -= 1
+
+    def _rise(self) -> None:
+        """Leave the seat to whoever waits longest."""
+        self.seated -= 1
+        self._call()
 
     async def run(self, call: Callable[..., R], *args: object) -> R:
         """`call(*args)` on a thread of the desk's own."""
@@ -97,6 +110,7 @@ class Desk:
         try:
             while (chunk := await watch.time(self.run(next, stream, None))) is not None:
                 watch.note(chunk)
+                self._call()  # what is known of the time that answers take has grown
                 yield chunk
         finally:
             stream.close()

@@ -23,6 +23,7 @@ class Settings:
     api_key: str = ""  # empty: no authentication
     origins: tuple[str, ...] = ()
     max_sessions: int = 8  # answers decoded at once
+    realtime: int = 1  # 0 lets in as many as there are seats, though all answers fall behind real time
     max_queue: int = 16  # requests that wait for a seat
     max_connections: int = 64  # open realtime connections; likewise requests under way
     queue_seconds: float = 10.0  # longest wait for a seat

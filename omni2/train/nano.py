@@ -45,7 +45,6 @@ CONFIG = ModelConfig(
     whisper_adapter_dim=384,
     adapter_size=768,
     audio_stride=4,
-    text_lead=3,
 )
 
 
