@@ -25,6 +25,7 @@ from torch import Tensor
 
 from omni2 import bundle as own
 from omni2.audio import SAMPLE_RATE
+from omni2.codec.stream import CHUNK_FRAMES
 from omni2.config import ModelConfig
 from omni2.encoder import AudioEncoder, Window
 from omni2.engine import Conversation, Engine
@@ -215,15 +216,17 @@ class Bench:
     def sound(self) -> list[Figure]:
         """The codec, and how many conversations keep up with real time, sound included."""
         codec = self.model.bundle.codec
-        codes, frame = torch.randint(0, 1000, (4 + sum(codec.context), 7)), codec.frame_size / codec.sample_rate
+        codes, frame = (
+            torch.randint(0, 1000, (CHUNK_FRAMES + sum(codec.context), 7)),
+            codec.frame_size / codec.sample_rate,
+        )
         took = clock(lambda: codec.decode(codes, seed=0), 5)
-        figures = [
-            self.figure("codec", "codec, times faster than real time, four frames a chunk", 4000 * frame / took, "")
-        ]
+        what = f"codec, times faster than real time, {CHUNK_FRAMES} frames a chunk"
+        figures = [self.figure("codec", what, 1000 * CHUNK_FRAMES * frame / took, "")]
         keeping = 0
         for n in count(1):
             with self.live(n, CONTEXT) as step:
-                together = clock(step, 5) + n * took / 4
+                together = clock(step, 5) + n * took / CHUNK_FRAMES
             if together > 1000 * frame or n > 64:
                 break
             keeping = n

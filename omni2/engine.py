@@ -108,9 +108,7 @@ class Engine:
     them all late.
     """
 
-    def __init__(
-        self, lm: LanguageModel, slots: int = 16, pace: Pace | None = None, realtime: bool = False
-    ) -> None:
+    def __init__(self, lm: LanguageModel, slots: int = 16, pace: Pace | None = None, realtime: bool = False) -> None:
         self.lm, self.layout = lm, lm.layout
         self.device, self.cache, self.slots = lm.device, lm.cache(slots), slots
         self._free = list(reversed(range(slots)))
@@ -127,11 +125,19 @@ class Engine:
 
     def has_time(self, joining: int = 1) -> bool:
         """Whether so many more spoken answers, of two rows each, leave all in real time; one alone always may try."""
-        turns = [*self._turns]
-        if self.pace is None or not turns:
+        if self.pace is None or not self._turns:
             return True
-        rows, speaking = sum(len(turn.rows) for turn in turns), sum(turn.prompt.audio_out for turn in turns)
+        rows, speaking = self._busy()
         return self.pace.allows(rows + 2 * joining, speaking + joining)
+
+    def load(self) -> float:
+        """The share of real time that the answers under way need: 1 is just in time, 0 not known."""
+        return self.pace.load(*self._busy()) if self.pace is not None else 0.0
+
+    def _busy(self) -> tuple[int, int]:
+        """Rows under way, and spoken answers."""
+        turns = [*self._turns]
+        return sum(len(turn.rows) for turn in turns), sum(turn.prompt.audio_out for turn in turns)
 
     def submit(self, prompt: Prompt, sampling: Sampling | None = None) -> Conversation:
         """Prefill `prompt` and join the batch.

@@ -15,7 +15,7 @@ from torch import Tensor
 from omni2.answer import Answer, AnswerStream, Chunk, Samples, Timings
 from omni2.audio import SAMPLE_RATE, Sound, to_waveform
 from omni2.bundle import Bundle, save
-from omni2.codec.stream import SpeechStream
+from omni2.codec.stream import CHUNK_FRAMES, SpeechStream
 from omni2.config import Sampling
 from omni2.duplex.events import Policy
 from omni2.duplex.finished import turn_end_for
@@ -103,7 +103,7 @@ class OmniModel:
         history: Sequence[tuple[str, str]] = (),
         sampling: Sampling | None = None,
         first_chunk_frames: int = 1,
-        chunk_frames: int = 4,
+        chunk_frames: int = CHUNK_FRAMES,
     ) -> AnswerStream:
         """Answer a spoken or typed question, about a picture or not; describe a picture that comes alone.
 
@@ -250,12 +250,12 @@ class OmniModel:
         save(self.bundle, Path(folder), dtype)
 
     def _start(
-        self, prompt: Prompt, sampling: Sampling | None, first_chunk_frames: int = 1, chunk_frames: int = 4
+        self, prompt: Prompt, sampling: Sampling | None, first_chunk_frames: int = 1, chunk_frames: int = CHUNK_FRAMES
     ) -> AnswerStream:
         sampling = sampling or Sampling()
         speech = None
         if prompt.audio_out:
-            speech = SpeechStream(self.bundle.codec, first_chunk_frames, chunk_frames, sampling.seed)
+            speech = SpeechStream(self.bundle.codec, first_chunk_frames, chunk_frames, sampling.seed, self.engine.load)
         words = WordStream(self.bundle.tokenizer, self.bundle.lm.layout)
         lead = self.bundle.lm.config.text_lead
         pace = (lead, self.bundle.codec.frame_size) if lead and prompt.audio_out else None

@@ -127,7 +127,7 @@ def test_streamed_sound_is_the_offline_decode_of_all_frames(
     class Watched:
         def __init__(self, *arguments: Any) -> None:  # noqa: ANN401
             self.inner = submit(*arguments)
-            self.close = self.inner.close
+            self.close, self.sounded = self.inner.close, self.inner.sounded
 
         def __next__(self) -> object:
             steps.append(next(self.inner))

@@ -1,7 +1,7 @@
 """Frames to sound, as they come."""
 
 import wave
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from omni2.errors import InputError
 from omni2.tokens import AUDIO_LAYERS
 
 Samples = npt.NDArray[np.float32]
+CHUNK_FRAMES = 8  # of the largest chunks: each of SNAC's is decoded with six frames around it
 
 
 class SpeechStream:
@@ -20,14 +21,20 @@ class SpeechStream:
 
     Each chunk is decoded together with the frames its samples depend on (`codec.context`), and a frame is only spoken
     when the frames it depends on are there: the first `first_chunk_frames` frames come out with frame number
-    `first_chunk_frames + codec.context[1]`.  Chunks then double up to `chunk_frames`: an early first sound,
-    then less work a frame.  `seed` makes the codec's noise; None for none.
+    `first_chunk_frames + codec.context[1]`.  Chunks then grow up to `chunk_frames`: an early first sound, then less
+    work a frame.  They double, or where `load` tells that frames come slower than at half of real time (1), grow by
+    what is made while the sound so far is heard, so that no gap opens.  `seed` makes the codec's noise; None for none.
 
     Raises InputError: chunk sizes that are not 1 <= first_chunk_frames <= chunk_frames.
     """
 
     def __init__(
-        self, codec: Codec, first_chunk_frames: int = 1, chunk_frames: int = 4, seed: int | None = None
+        self,
+        codec: Codec,
+        first_chunk_frames: int = 1,
+        chunk_frames: int = CHUNK_FRAMES,
+        seed: int | None = None,
+        load: Callable[[], float] = lambda: 0.0,
     ) -> None:
         if not 1 <= first_chunk_frames <= chunk_frames:
             raise InputError(
@@ -35,7 +42,7 @@ class SpeechStream:
             )
         self._codec = codec
         self._chunk, self._largest = first_chunk_frames, chunk_frames
-        self._seed = seed
+        self._seed, self._load = seed, load
         self._frames: list[tuple[int, ...]] = []  # those still needed
         self._start = 0  # index of the first of them in the stream
         self._spoken = 0  # frames whose samples have been returned
@@ -54,8 +61,15 @@ class SpeechStream:
         if self._waiting < self._chunk + self._codec.context[1]:
             return np.empty(0, np.float32)
         samples = self._speak(self._chunk)
-        self._chunk = min(2 * self._chunk, self._largest)
+        self._chunk = self._next_chunk()
         return samples
+
+    def _next_chunk(self) -> int:
+        """Frames of the chunk after one of `_chunk`: as many as are there when all spoken ones have been heard."""
+        grown, load = 2 * self._chunk, self._load()
+        if load > 0.5:
+            grown = min(grown, max(self._chunk, int(self._spoken / load)))
+        return min(grown, self._largest)
 
     def flush(self) -> Samples:
         """The samples (n,) float32 of all frames not yet spoken; the stream ends.  A second call returns none."""
