@@ -2,11 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 from realtime import CAPITAL, append, question
 from talk import RATE, Fake, code, text
 
 from omni2.audio import load_audio
+from omni2.duplex.turns import LONG, SHORT, UNSURE
 from omni2.duplex.vad import VoiceActivity
+from omni2.errors import InputError
+from omni2.omni import Heard
 from omni2.serve.problems import Problem, busy
 from omni2.serve.realtime.events import G711, Pcm
 from omni2.serve.realtime.wire import Ears, SpeechStarted, SpeechStopped, WireOut
@@ -68,7 +72,75 @@ def test_eagerness_is_the_length_of_the_pause(talk: Fake) -> None:
         talk("session.update", session={"audio": {"input": {"turn_detection": detection}}})
         talk("input_audio_buffer.append", audio=append(question(after=3.0))["audio"])
         ends.append(talk.told("input_audio_buffer.speech_stopped")[0]["audio_end_ms"])
-    assert ends[1] - ends[0] == pytest.approx(1_100, abs=40)
+    assert ends[1] - ends[0] == pytest.approx(1_050, abs=40)  # without a model that knows when turns end
+
+
+class Judging:
+    """A model that hears nothing but how long a sound is, and thinks it as likely finished as it was told."""
+
+    abilities = frozenset({"answer"})
+
+    def __init__(self, likely: float | None) -> None:
+        self.likely, self.heard = likely, []
+
+    def hear(self, sound: np.ndarray) -> Heard:
+        self.heard.append(Heard(torch.zeros(1, 1), len(sound) / 16_000))
+        return self.heard[-1]
+
+    def finished(self, heard: Heard) -> float | None:
+        return self.likely
+
+
+def turn_end(likely: float | None, detection: dict[str, str], after: float = 3.0) -> tuple[int, Judging, Fake]:
+    """Where a turn ended (ms), what the model heard of it, and the talk."""
+    model = Judging(likely)
+    talk = Fake(model=model)
+    talk("session.update", session={"audio": {"input": {"turn_detection": detection}}})
+    talk("input_audio_buffer.append", audio=append(question(after=after))["audio"])
+    return talk.told("input_audio_buffer.speech_stopped")[0]["audio_end_ms"], model, talk
+
+
+def test_what_sounds_finished_ends_sooner() -> None:
+    semantic = {"type": "semantic_vad"}
+    ends = {likely: turn_end(likely, semantic)[0] for likely in (0.0, 1.0, None)}
+    assert ends[0.0] - ends[1.0] == pytest.approx(1000 * (LONG - SHORT), abs=40)
+    assert ends[None] - ends[1.0] == pytest.approx(1000 * (UNSURE - SHORT), abs=40)
+    low = turn_end(1.0, semantic | {"eagerness": "low"})[0]
+    assert low - ends[1.0] == pytest.approx(1000 * SHORT, abs=40)
+
+
+@pytest.mark.parametrize("kind", ["server_vad", "semantic_vad"])
+def test_what_was_heard_in_the_pause_is_asked(kind: str) -> None:
+    end, model, talk = turn_end(1.0, {"type": kind})
+    (response,) = talk.answering
+    assert response.question.heard is model.heard[-1]
+    sound = len(response.question.sound) / 16_000
+    assert 0 <= sound - model.heard[-1].seconds < 0.4  # what is missing is silence
+    assert talk.session.conversation.items[-1].parts[0].heard is model.heard[-1]
+
+
+def test_what_was_heard_before_more_was_said_is_not_asked() -> None:
+    model = Judging(0.0)
+    talk = Fake(model=model)
+    detection = {"type": "server_vad", "silence_duration_ms": 1500}
+    talk("session.update", session={"audio": {"input": {"turn_detection": detection}}})
+    for _ in range(2):  # 0.6 s lie between the two
+        talk("input_audio_buffer.append", audio=append(question(before=0.1, after=0.5))["audio"])
+    talk("input_audio_buffer.append", audio=append(bytes(2 * RATE))["audio"])
+    (response,) = talk.answering
+    assert len(model.heard) >= 2
+    assert response.question.heard is model.heard[-1]
+    assert model.heard[-1].seconds > 1.6 * model.heard[0].seconds
+
+
+def test_a_sound_that_cannot_be_heard_still_ends_a_turn() -> None:
+    class Deaf(Judging):
+        def hear(self, sound: np.ndarray) -> Heard:
+            raise InputError("too short")
+
+    talk = Fake(model=Deaf(1.0))
+    talk("input_audio_buffer.append", audio=append(question())["audio"])
+    assert talk.answering[0].question.heard is None
 
 
 def test_push_to_talk_commits_by_hand(talk: Fake) -> None:

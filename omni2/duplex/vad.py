@@ -4,6 +4,7 @@ Source: Silero Team, github.com/snakers4/silero-vad (MIT).  Its package brings t
 here because the packaged one keeps its state inside, one speaker a copy, and changes PyTorch's threads when imported.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -116,15 +117,22 @@ class VoiceActivity:
     """Finds where speech begins and ends in one sound that comes piece by piece.
 
     Speech begins with the window whose probability reaches `threshold`, and ends when `silence` seconds went by without
-    it; that end is told with the end of the silence.  Not for several threads at once.
+    it; that end is told with the end of the silence.  `patience`, where there is one, is asked `pause` seconds into a
+    silence, with the position there, and may tell another length (seconds) for this one.
+    Not for several threads at once.
     """
+
+    patience: Callable[[int], float | None] | None = None
+    pause = 0.2
 
     def __init__(self, threshold: float = 0.5, silence: float = 0.5) -> None:
         self._meter = SpeechMeter()
         self._threshold, self._silence = threshold, round(silence * SAMPLE_RATE)
         self._rest = np.zeros(0, np.float32)
         self._position = 0  # of the next window
-        self._last_voice = 0  # end of the last window that was speech
+        self.last_voice = 0  # end of the last window that was speech
+        self._ends = self._silence  # samples without voice that end the speech under way
+        self._asked = False
         self.speaking = False
 
     def push(self, samples: Samples) -> list[Edge]:
@@ -141,11 +149,17 @@ class VoiceActivity:
     def _judge(self, probability: float) -> Edge | None:
         begin, self._position = self._position, self._position + WINDOW
         if probability >= self._threshold - (HYSTERESIS if self.speaking else 0):
-            self._last_voice = self._position
+            self.last_voice, self._ends, self._asked = self._position, self._silence, False
             if not self.speaking:
                 self.speaking = True
                 return Edge("started", begin)
-        elif self.speaking and self._position - self._last_voice >= self._silence:
-            self.speaking = False
-            return Edge("stopped", self._position)
+        elif self.speaking:
+            silent = self._position - self.last_voice
+            if self.patience is not None and not self._asked and silent >= self.pause * SAMPLE_RATE:
+                self._asked = True
+                seconds = self.patience(self._position)
+                self._ends = self._silence if seconds is None else round(seconds * SAMPLE_RATE)
+            if silent >= self._ends:
+                self.speaking = False
+                return Edge("stopped", self._position)
         return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from omni2.audio import SAMPLE_RATE, Sound, to_waveform
 from omni2.config import Sampling
 from omni2.duplex.heard import Memory, Turn
-from omni2.omni import AnswerStream, Chunk, OmniModel
+from omni2.omni import AnswerStream, Chunk, Heard, OmniModel
 from omni2.prompt import Reply
 from omni2.serve.desk import Desk
 from omni2.serve.limits import from_base64, picture
@@ -31,7 +31,8 @@ def from_data_uri(uri: str, param: str) -> bytes:
 class Question:
     """A sound (a file's bytes, or samples (n,) at `rate` Hz), a text, a picture (data URI); sound goes before text.
 
-    `history` are the turns before, for models that learned to use them; the oldest leave where there is no room.
+    `heard` is what the encoder made of the sound already.  `history` are the turns before, for models that learned to
+    use them; the oldest leave where there is no room.
     """
 
     sound: Sound | None = None
@@ -39,6 +40,7 @@ class Question:
     text: str | None = None
     image: str | None = None
     history: tuple[Turn, ...] = ()
+    heard: Heard | None = None
 
     def stream(self, model: OmniModel, reply: Reply, sampling: Sampling, settings: Settings) -> AnswerStream:
         """Decode the media and ask `model`: slow, for a thread of the desk's.  Raises what `OmniModel.stream` does."""
@@ -48,7 +50,7 @@ class Question:
             past = Memory(model.bundle.lm.config.block_size // 2, model.tokens, self.history).turns
         if self.sound is None:
             return model.stream(text=self.text, image=seen, reply=reply, sampling=sampling, history=past)
-        heard = to_waveform(self.sound, self.rate, settings.max_audio_seconds)
+        heard = self.heard or to_waveform(self.sound, self.rate, settings.max_audio_seconds)
         return model.stream(heard, image=seen, reply=reply, sampling=sampling, history=past)
 
 

@@ -53,7 +53,7 @@ class ServerVad(Model):
 
 
 class SemanticVad(Model):
-    """A turn ends with a pause, as long as the client is patient."""
+    """A turn ends with a pause: a short one if it sounds finished, a longer one if not, as the client is eager."""
 
     type: Literal["semantic_vad"]
     eagerness: Literal["low", "medium", "high", "auto"] = "auto"

@@ -3,13 +3,14 @@
 import base64
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from omni2.duplex.heard import Turn, Words
+from omni2.omni import Heard
 from omni2.serve.limits import from_base64
 from omni2.serve.problems import Problem
 from omni2.serve.question import Question, from_data_uri
@@ -40,6 +41,7 @@ class Part:
     image: str | None = None
     words: Words | None = None  # when the words of an answer are said
     whole: bool = True  # the answer was made to its end
+    heard: Heard | None = None  # of the sound, if it went through the encoder already
 
     def as_json(self, form: Pcm | G711 | None = None) -> Json:
         """The part as the protocol writes it; sound and picture only where a format for sound is given."""
@@ -67,7 +69,7 @@ class Part:
 
     def forget_media(self) -> None:
         """Keep the words alone."""
-        self.sound = self.image = None
+        self.sound = self.image = self.heard = None
 
 
 @dataclass(eq=False)
@@ -197,12 +199,12 @@ def question(items: Sequence[Item]) -> Question:
             said = _words(item) or said
             pictured = next((part.image for part in reversed(item.parts) if part.image is not None), pictured)
     asked = said or Question()
-    return Question(asked.sound, asked.rate, asked.text, pictured)
+    return replace(asked, image=pictured)
 
 
 def _words(item: Item) -> Question | None:
     for part in reversed(item.parts):
         if part.sound is not None:
-            return Question(part.sound, part.rate)
+            return Question(part.sound, part.rate, heard=part.heard)
     text = "\n".join(part.text for part in item.parts if part.type == "input_text" and part.text.strip())
     return Question(text=text) if text else None

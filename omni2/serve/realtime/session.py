@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from omni2.audio import SAMPLE_RATE
 from omni2.duplex.events import Model, Policy
 from omni2.duplex.vad import VoiceActivity
+from omni2.omni import Heard
 from omni2.serve.limits import from_base64
 from omni2.serve.problems import Problem
 from omni2.serve.realtime.events import (
@@ -30,6 +31,7 @@ from omni2.serve.realtime.events import (
     merge,
 )
 from omni2.serve.realtime.items import Conversation, Item, Json, Part, new_id, question, read_item
+from omni2.serve.realtime.pauses import Pauses, usual
 from omni2.serve.realtime.response import Reason, Response
 from omni2.serve.realtime.wire import (
     Ears,
@@ -44,7 +46,6 @@ from omni2.serve.realtime.wire import (
 
 PADDING = 0.3  # seconds kept before a turn's speech where the client does not say
 SHORTEST = 0.1  # seconds: a shorter buffer cannot be committed
-EAGERNESS = {"low": 1.5, "medium": 0.8, "auto": 0.8, "high": 0.4}  # seconds of pause that end a turn
 
 
 class Host(Protocol):
@@ -157,9 +158,12 @@ class Session:
             self.ears.detect(None)
         elif isinstance(self._turns, ServerVad):
             activity = VoiceActivity(self._turns.threshold, self._turns.silence_duration_ms / 1000)
-            self.ears.detect(activity, self._turns.prefix_padding_ms / 1000)
+            judge = Pauses(self._model) if self._model is not None else None
+            self.ears.detect(activity, self._turns.prefix_padding_ms / 1000, judge)
         else:
-            self.ears.detect(VoiceActivity(silence=EAGERNESS[self._turns.eagerness]), PADDING)
+            eagerness = self._turns.eagerness
+            judge = Pauses(self._model, eagerness) if self._model is not None else None
+            self.ears.detect(VoiceActivity(silence=usual(eagerness)), PADDING, judge)
         self._guard()
 
     def _update(self, event: SessionUpdate) -> None:
@@ -216,7 +220,7 @@ class Session:
         at = {"audio_end_ms": round(1000 * edge.position / SAMPLE_RATE), "item_id": self._coming}
         self._host.send({"type": "input_audio_buffer.speech_stopped", **at})
         answers = self._turns is not None and self._turns.create_response and self.response is None
-        self._add_sound(edge.sound, ResponseConfig() if answers else None)
+        self._add_sound(edge.sound, ResponseConfig() if answers else None, edge.heard)
 
     def _commit(self, event: AudioCommit) -> None:
         if self.ears.seconds < SHORTEST:
@@ -224,9 +228,9 @@ class Session:
             raise Problem(400, "invalid_request_error", "input_audio_buffer_commit_empty", why)
         self._add_sound(self.ears.take())
 
-    def _add_sound(self, sound: Samples, config: ResponseConfig | None = None) -> None:
+    def _add_sound(self, sound: Samples, config: ResponseConfig | None = None, heard: Heard | None = None) -> None:
         """Make an item of a turn, answer it if `config` says how, and have it written down if that was asked for."""
-        part = Part("input_audio", sound=sound, rate=SAMPLE_RATE)
+        part = Part("input_audio", sound=sound, rate=SAMPLE_RATE, heard=heard)
         item = Item("user", [part], self._coming)
         self._coming = new_id("item")
         before = self.conversation.add(item)

@@ -13,6 +13,7 @@ from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from omni2.duplex.vad import load_silero
 from omni2.errors import OmniError
+from omni2.omni import Heard
 from omni2.serve.desk import Desk
 from omni2.serve.limits import authorised, origin_allowed
 from omni2.serve.problems import Problem, busy, unauthorised
@@ -118,7 +119,7 @@ class Connection:
     def transcribe(self, item: Item, part: Part) -> None:
         """Write down what `part` says in a task of its own."""
         assert part.sound is not None
-        self._spawn(self._transcribe(item, part, part.sound, part.rate))
+        self._spawn(self._transcribe(item, part, part.heard or part.sound, part.rate))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
@@ -173,7 +174,7 @@ class Connection:
             sounding.set()
             self.session.played(response, 0.0)
 
-    async def _transcribe(self, item: Item, part: Part, sound: Samples, rate: int) -> None:
+    async def _transcribe(self, item: Item, part: Part, sound: Samples | Heard, rate: int) -> None:
         model = self._desk.model
         await self._sounding.wait()  # the written question can wait, the answer cannot
         try:

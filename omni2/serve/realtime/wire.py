@@ -1,6 +1,6 @@
 """Sound on a realtime connection: bytes of the wire to 16 kHz and turns, the answer's samples to bytes of the wire."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from omni2.duplex.ear import Ear
 from omni2.duplex.events import Cause, Model, Policy
 from omni2.duplex.listeners import Opinion, listeners_for
 from omni2.duplex.vad import WINDOW, VoiceActivity
+from omni2.omni import Heard
 from omni2.serve.realtime.events import G711, Pcm
 from omni2.serve.sound import from_g711, to_g711
 
@@ -59,10 +60,11 @@ class SpeechStarted:
 
 @dataclass(frozen=True)
 class SpeechStopped:
-    """The turn that ended at `position`: samples (n,) float32 at 16 kHz."""
+    """The turn that ended at `position`: samples (n,) float32 at 16 kHz, and what was heard of it in its last pause."""
 
     position: int
     sound: Samples
+    heard: Heard | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,9 @@ class Stopped:
 
 
 Found = SpeechStarted | SpeechStopped | Suspected | Stopped
+Judge = Callable[
+    [Samples], tuple[Heard | None, float | None]
+]  # of a pause; seconds: how long it has to be to end a turn
 
 
 class Ears:
@@ -95,6 +100,8 @@ class Ears:
         self._end = 0  # and behind its last
         self._activity: VoiceActivity | None = None
         self._padding = 0
+        self._judge: Judge | None = None
+        self._early: tuple[int, Heard] | None = None  # what was heard up to a position, in a pause there
         self.answering = False  # an answer is being made
         self._sounds_until = 0  # position at which the client has played all it was sent, as far as one can tell
         self._watch: Watch | None = None
@@ -107,9 +114,15 @@ class Ears:
         self._form, self._odd = form, b""
         self._resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1) if rate != SAMPLE_RATE else None
 
-    def detect(self, activity: VoiceActivity | None, padding: float = 0.0) -> None:
-        """Find turns with `activity`, each from `padding` seconds before its speech; None: the client says."""
+    def detect(self, activity: VoiceActivity | None, padding: float = 0.0, judge: Judge | None = None) -> None:
+        """Find turns with `activity`, each from `padding` seconds before its speech; None: the client says.
+
+        `judge` hears what was said up to a pause, while it is not known whether the turn is over.
+        """
         self._activity, self._padding = activity, round(padding * SAMPLE_RATE)
+        self._judge, self._early = judge, None
+        if activity is not None and judge is not None:
+            activity.patience = self._consider
         self._origin = self._end  # where the detector's positions count from
 
     def watch(self, watch: "Watch | None") -> None:
@@ -225,10 +238,22 @@ class Ears:
             self._forget(max(self._end - self._padding - WINDOW, self._start))
         return found
 
+    def _consider(self, position: int) -> float | None:
+        """Judge the pause at `position` of the detector; seconds that end the turn, None for its usual ones."""
+        if self._judge is None or self._muted is not None:
+            return None
+        end = self._origin + position
+        heard, seconds = self._judge(self._buffered()[: end - self._start])
+        self._early = (end, heard) if heard is not None else None
+        return seconds
+
     def _stopped(self, position: int) -> SpeechStopped:
         sound = self._buffered()[: position - self._start]
         self._forget(position)
-        return SpeechStopped(position, sound)
+        early, self._early = self._early, None
+        assert self._activity is not None
+        fresh = early is not None and early[0] > self._origin + self._activity.last_voice
+        return SpeechStopped(position, sound, early[1] if early is not None and fresh else None)
 
     def _buffered(self) -> Samples:
         self._pieces = [np.concatenate([np.zeros(0, np.float32), *self._pieces])]
