@@ -4,6 +4,8 @@ Stored in int8, a matrix or convolution `name` has the float16 scales of its out
 `name:scale`.
 """
 
+import ctypes
+import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -51,6 +53,23 @@ def read(file: Path) -> dict[str, Tensor]:
         return load_file(file)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file} is damaged or cut short; download or save it again: {line(error)}") from error
+
+
+def release_pages(file: Path) -> None:
+    """Give back the memory that the tensors of `file` take since `read` mapped it; who needs them reads them again.
+
+    For when a compiler has made its own copy of them.  Does nothing where there is no /proc/self/maps.
+    """
+    maps, name = Path("/proc/self/maps"), str(file.resolve())
+    if not maps.is_file():
+        return
+    libc = ctypes.CDLL(None)
+    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    for line in maps.read_text(encoding="utf-8", errors="replace").splitlines():
+        span, _, _, _, _, *path = line.split(maxsplit=5)
+        if path == [name]:  # pages of the file that nobody wrote to: nothing can be lost
+            begin, end = (int(address, 16) for address in span.split("-"))
+            libc.madvise(begin, end - begin, mmap.MADV_DONTNEED)
 
 
 @contextmanager

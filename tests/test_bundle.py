@@ -20,7 +20,7 @@ from omni2.encoder import AudioEncoder
 from omni2.errors import CheckpointError
 from omni2.hub import load_bundle
 from omni2.model import OmniLM
-from omni2.weights import dequantise, quantise
+from omni2.weights import dequantise, quantise, read, release_pages
 
 
 @pytest.fixture(scope="module")
@@ -245,3 +245,31 @@ def test_damaged_folders_are_refused_in_one_line(saved, tmp_path, damage, messag
         load_bundle(folder)
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
+
+
+def held(file: Path) -> int:
+    """Kilobytes of a mapped file that this process holds."""
+    kilobytes, mine = 0, False
+    for line in Path("/proc/self/smaps").read_text("utf-8").splitlines():
+        if "-" in line.split(maxsplit=1)[0]:
+            mine = line.endswith(str(file))
+        elif mine and line.startswith("Rss:"):
+            kilobytes += int(line.split()[1])
+    return kilobytes
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="Linux tells what memory a file takes")
+def test_pages_of_a_file_are_given_back_and_come_again(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    values = torch.arange(1_000_000, dtype=torch.int32)
+    save_file({"a": values, "b": -values}, file)
+    state = read(file)
+    assert torch.equal(state["a"], values)
+    before = held(file)
+    assert before > 3_000
+    release_pages(file)
+    assert held(file) < before / 10
+    assert torch.equal(state["a"], values)
+    assert torch.equal(state["b"], -values)
+    release_pages(tmp_path / "nothing")
+    assert held(file) > 3_000  # of this file alone

@@ -111,7 +111,7 @@ def test_what_sounds_finished_ends_sooner() -> None:
 
 @pytest.mark.parametrize("kind", ["server_vad", "semantic_vad"])
 def test_what_was_heard_in_the_pause_is_asked(kind: str) -> None:
-    end, model, talk = turn_end(1.0, {"type": kind})
+    _, model, talk = turn_end(1.0, {"type": kind})
     (response,) = talk.answering
     assert response.question.heard is model.heard[-1]
     sound = len(response.question.sound) / 16_000

@@ -21,7 +21,7 @@ from omni2.fast.graph import Compiler, State
 from omni2.fast.lm import FastLM
 from omni2.model import LanguageModel, OmniLM
 from omni2.tokens import TokenLayout
-from omni2.weights import check, dequantise, fitting, quantise, read
+from omni2.weights import check, dequantise, fitting, quantise, read, release_pages
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,10 @@ class FastParts(Parts):
         stored = read(file)
         with fitting(file):
             check(lambda: OmniLM(config, layout), stored)
-            return FastLM(config, layout, self._recast(stored), self._body)
+            lm = FastLM(config, layout, self._recast(stored), self._body)
+            lm.warm_up()
+        release_pages(file)
+        return lm
 
     def audio_encoder(self, sizes: dict[str, int], file: Path) -> Encoder:
         """Compiled straight from the file, as above."""
@@ -64,7 +67,10 @@ class FastParts(Parts):
             with torch.device("meta"):
                 frame = AudioEncoder(**sizes)
             exact = AudioEncoder(1, sizes["n_ctx"], sizes["width"], 1, 0).positional_embedding
-            return FastEncoder.from_module(frame, {POSITIONS: exact} | self._recast(stored), self._rough)
+            encoder = FastEncoder.from_module(frame, {POSITIONS: exact} | self._recast(stored), self._rough)
+            encoder.warm_up()
+        release_pages(file)
+        return encoder
 
     def codec(self, codec: Codec) -> Codec:
         """SNAC compiled, in float32; the embedded model's as it is, which is quick."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from omni2.audio import Wave
 from omni2.bundle import POSITIONS
-from omni2.encoder import AudioEncoder, Window, frames_of, window_mel
+from omni2.encoder import HOP, AudioEncoder, Window, frames_of, window_mel
 from omni2.errors import InputError
 from omni2.fast.graph import Compiler, Node, State, constant, layer_norm, linear, parameter, raw
 
@@ -30,6 +30,10 @@ class FastEncoder:
         first: Any = encoder.blocks[0]
         own = {POSITIONS: encoder.positional_embedding} | dict(state)
         return cls(encoder.n_mels, encoder.width, first.attn.heads, len(encoder.blocks), own, compiler)
+
+    def warm_up(self) -> None:
+        """Run the graph once, at which the compiler packs its weights."""
+        self.encode(np.zeros(HOP, np.float32), "trimmed")
 
     def to(self, device: torch.device | str) -> "FastEncoder":
         """Raises InputError but for the CPU."""

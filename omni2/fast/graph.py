@@ -111,8 +111,12 @@ def linear(x: Node, state: State, *names: str) -> Node:
 
 
 def gated(x: Node, state: State, prefix: str) -> Node:
-    """As `omni2.model.Gated`: proj(silu(gate x) * up x)."""
-    gate, up = op.split(linear(x, state, f"{prefix}.gate", f"{prefix}.up"), 1, 2).outputs()
+    """As `omni2.model.Gated`: proj(silu(gate x) * up x).
+
+    Gate and up stay two products: as one, a step is 3 % shorter, but a prefill 15 % longer, and the joined matrices,
+    which lie in no file, stay in memory (209 MB of the released size).
+    """
+    gate, up = (linear(x, state, f"{prefix}.{name}") for name in ("gate", "up"))
     return linear(op.multiply(op.swish(gate), up), state, f"{prefix}.proj")
 
 

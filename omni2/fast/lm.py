@@ -53,7 +53,7 @@ class FastLM(LanguageModel):
 
     def __init__(self, config: ModelConfig, layout: TokenLayout, state: State, compiler: Compiler) -> None:
         self.config, self.layout, self.offsets = config, layout, layout.offsets()
-        self._table = state[TABLE].clone()  # not a view of a whole file
+        self._table = state[TABLE]
         self._scale = state[TABLE + SCALE].float() if TABLE + SCALE in state else None
         self._kind = compiler.kind
         self._body = compiler(*_body(config, state, self._kind))
@@ -76,6 +76,13 @@ class FastLM(LanguageModel):
         if torch.device(device).type != "cpu":
             raise InputError(f"compiled weights run on the CPU alone, not on {device}; load them as float32")
         return self
+
+    def warm_up(self) -> None:
+        """Run every graph once: the compiler packs the weights of each at its first run, not at the first question."""
+        hidden = self(torch.zeros(1, 2, self.config.n_embd))
+        self.text_logits(hidden), self.audio_logits(hidden)
+        self.adapt(torch.zeros(self.config.audio_stride, self.config.whisper_adapter_dim), "audio")
+        self._whole = None
 
     def cache(self, slots: int) -> BlockCache:
         """Room for `slots` rows."""
