@@ -27,7 +27,7 @@ SHORTEST = 4_000  # samples at that rate; the measure needs 30 frames of 128
 TOO_SHORT = "too little sound to measure: give at least half a second of speech"
 WINDOW, HOP, BANDS = 1024, 256, 80
 PESQ_RATE = 16_000  # Hz, of the wide band
-NO_PESQ = "pesq is missing: pip install omni2[dev] (it needs a C compiler)"
+NO_PESQ = "pesq is missing: pip install pesq (it needs a C compiler)"
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,16 @@ class Objective(nn.Module):
             logits, aims = lm.audio_logits(hidden[sounds]).float(), audio_targets[sounds]
             nats = F.cross_entropy(logits.flatten(0, 1), aims.flatten(), reduction="none")
             audio = nats.view(-1, AUDIO_LAYERS).sum(0)
-        return torch.cat([text[None], audio, self._heard(tapped[0], batch)[None]])
+        return torch.cat([(text + self._idle())[None], audio, self._heard(tapped[0], batch)[None]])
+
+    def _idle(self) -> Tensor:
+        """Nothing, from every adapter that learns: sharded processes sum gradients up only if all have the same ones,
+        also where the batch of one has no sound or picture."""
+        nothing = self.lm.embedding.weight.new_zeros(())
+        for name, weight in self.lm.named_parameters():
+            if "adapter" in name and weight.requires_grad:
+                nothing = nothing + 0 * weight.sum()
+        return nothing
 
     def _heard(self, states: Tensor, batch: Batch) -> Tensor:
         """Connectionist temporal classification (Graves et al., 2006) of the words in the prompts' sound.
