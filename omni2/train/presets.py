@@ -33,11 +33,10 @@ NANO = Preset(
         Stage(
             "generalise",
             {
-                **{"A1A2": 0.26, "T1A2": 0.06, "T1A1": 0.16, "A1T2": 0.16, "A1T1": 0.12, "T1T2": 0.14},
-                **SEEN,
-                **{"VA1A2": 0.01, "listen": 0.04},
+                **{"A1A2": 0.16, "T1A2": 0.03, "T1A1": 0.05, "A1T2": 0.2, "A1T1": 0.15, "T1T2": 0.2},
+                **{"VA1T2": 0.03, "VT1T2": 0.05, "VT2": 0.02, "VA1A2": 0.01, "listen": 0.1},
             },
-            steps=3800,
+            steps=4600,
             learning_rate=8e-4,
             warmup=50,
             sentences=0.3,
@@ -46,12 +45,11 @@ NANO = Preset(
         Stage(
             "steady",
             {
-                **{"A1A2": 0.26, "T1A2": 0.04, "T1A1": 0.12, "A1T2": 0.2, "A1T1": 0.14, "T1T2": 0.1},
-                **SEEN,
-                **{"VA1A2": 0.01, "listen": 0.04},
+                **{"A1A2": 0.16, "T1A2": 0.03, "T1A1": 0.05, "A1T2": 0.2, "A1T1": 0.15, "T1T2": 0.2},
+                **{"VA1T2": 0.03, "VT1T2": 0.05, "VT2": 0.02, "VA1A2": 0.01, "listen": 0.1},
             },
-            steps=400,
-            learning_rate=2e-4,
+            steps=850,
+            learning_rate=3e-4,
             warmup=20,
             corrupted=0.1,
             sentences=0.3,
