@@ -1,6 +1,6 @@
 """Describe a picture: python examples/describe_image.py [PICTURE] --model gpt-omni/mini-omni2
 
-The embedded `nano` knows some 300 things, better drawn than photographed.
+Needs a model that can see; the embedded `nano` says that it cannot.
 """
 
 import argparse
