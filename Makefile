@@ -33,11 +33,10 @@ assets: $(VENV)/.dev
 	$(OMNI2) data build followups runs/data/followups --answer-voice none --model whisper-tiny
 	$(OMNI2) data build sentences runs/data/sentences --answer-voice none --model whisper-tiny
 	$(OMNI2) data build corpus runs/data/typed --typed --answer-voice none
-	for source in answers examples recombined; do $(OMNI2) data build $$source runs/data/$$source --typed --codec runs/codec || exit; done
-	$(OMNI2) data pictures runs/data/pictures --count 3000 --model whisper-tiny
+	$(OMNI2) data build answers runs/data/answers --typed --codec runs/codec
 	$(OMNI2) data interruption runs/data/interruption --count 5000 --model whisper-tiny
 	$(OMNI2) data check runs/data/*
-	$(OMNI2) train nano --vision efficientnet --average-every 16
+	$(OMNI2) train nano --average-every 16
 	$(OMNI2) train assets
 	$(OMNI2) train turns
 

@@ -58,7 +58,7 @@ NANO = Preset(
     ),
     batch=32,
     streamed=False,
-    sources=("corpus", "followups", "answers", "sentences", "examples", "recombined"),
+    sources=("corpus", "followups", "answers", "sentences"),
 )
 
 # The three stages: arXiv 2410.11190; rates and ranges of steps (here their middle): arXiv 2408.16725.  Shares of the
