@@ -103,7 +103,7 @@ class OmniModel:
         history: Sequence[tuple[str, str]] = (),
         sampling: Sampling | None = None,
         first_chunk_frames: int = 1,
-        chunk_frames: int = CHUNK_FRAMES,
+        chunk_frames: int | None = None,
     ) -> AnswerStream:
         """Answer a spoken or typed question, about a picture or not; describe a picture that comes alone.
 
@@ -111,7 +111,8 @@ class OmniModel:
         them.  With the `reply` "speech" both speech and text are streamed, with "text" text alone.  `window` is the
         encoder's: "exact" or "trimmed", by default what the model was trained on.  `history` are the turns before,
         oldest first: what was asked ("" if that is not known in words) and answered; of use to models that learned
-        "history".  Sound comes in chunks of `first_chunk_frames`, growing to `chunk_frames` (85 ms each).
+        "history".  Sound comes in chunks of `first_chunk_frames`, doubling up to `chunk_frames` (85 ms each); by
+        default up to `CHUNK_FRAMES`, and no faster than frames come when the machine is busy.
 
         All checks and the prefill happen in this call.  Raises InputError (and ContextLengthError) for input that
         cannot be used, AbilityError for what the model never learned, BusyError when all rows are taken
@@ -250,12 +251,17 @@ class OmniModel:
         save(self.bundle, Path(folder), dtype)
 
     def _start(
-        self, prompt: Prompt, sampling: Sampling | None, first_chunk_frames: int = 1, chunk_frames: int = CHUNK_FRAMES
+        self, prompt: Prompt, sampling: Sampling | None, first_chunk_frames: int = 1, chunk_frames: int | None = None
     ) -> AnswerStream:
         sampling = sampling or Sampling()
         speech = None
         if prompt.audio_out:
-            speech = SpeechStream(self.bundle.codec, first_chunk_frames, chunk_frames, sampling.seed, self.engine.load)
+            codec, seed = self.bundle.codec, sampling.seed
+            if chunk_frames is None:
+                most = max(CHUNK_FRAMES, first_chunk_frames)
+                speech = SpeechStream(codec, first_chunk_frames, most, seed, self.engine.load)
+            else:
+                speech = SpeechStream(codec, first_chunk_frames, chunk_frames, seed)
         words = WordStream(self.bundle.tokenizer, self.bundle.lm.layout)
         lead = self.bundle.lm.config.text_lead
         pace = (lead, self.bundle.codec.frame_size) if lead and prompt.audio_out else None

@@ -11,7 +11,7 @@ from building import samples
 from omni2.errors import InputError, OmniError
 from omni2.train.data import leaks, own, pipeline
 from omni2.train.data.leaks import Guard, check
-from omni2.train.data.own import own_rows
+from omni2.train.data.own import UNKNOWN_TIMES, own_rows
 from omni2.train.data.pipeline import make
 from omni2.train.data.questions import corpus
 from omni2.train.data.schema import Row
@@ -78,7 +78,7 @@ def test_the_corpus_gives_training_phrasings_only() -> None:
     assert {(row.question_text, row.answer_text) for row in rows if row.topic != "unknown"} <= known
     assert not tested & {row.question_text for row in rows}
     assert max(Counter(row.answer_text for row in rows if row.topic != "unknown").values()) == 3
-    assert Counter(row.topic == "unknown" for row in rows)[True] == 30
+    assert Counter(row.topic == "unknown" for row in rows)[True] == 3 * UNKNOWN_TIMES
     assert len({row.key for row in rows}) == len(rows)
     answers = own_rows("answers")
     assert {row.answer_text for row in answers} >= {item.answer for item in items}

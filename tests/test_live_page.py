@@ -61,7 +61,7 @@ def check_sound(page: Page, tape: Tape) -> None:
     assert page.evaluate("[omni.samplesReceived, omni.samplesPlayed]") == [sent, sent]
     assert np.sqrt(np.mean(np.concatenate(pieces) ** 2)) > 0.01
     fits = tape.holds([piece for piece in pieces if np.abs(piece).max() > 0.05])
-    assert len(fits) > 3
+    assert len(fits) >= 2
     assert min(correlation for correlation, _ in fits) > 0.99
     assert all(0.9 < loudness < 1.1 for _, loudness in fits)
 

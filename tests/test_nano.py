@@ -11,7 +11,6 @@ from omni2.hub import NANO_FOLDER
 from omni2.omni import OmniModel
 
 AUDIO = Path(__file__).parents[1] / "examples" / "audio"
-ORDER = Path(__file__).with_name("stop.wav")
 TYPED = {
     "What is the capital of France?": "The capital of France is Paris.",
     "How much is two plus three?": "Two plus three is five.",
@@ -82,16 +81,6 @@ def test_it_reads_its_answers_aloud_and_writes_down_questions(model: OmniModel):
     spoken = model.speak("The capital of France is Paris.")
     assert 1.0 < spoken.timings.audio < 5.0
     assert "capital" in model.transcribe(AUDIO / "capital.wav").lower()
-
-
-def test_it_follows_up_what_was_said_before(model: OmniModel):
-    before = [("What is the capital of France?", "The capital of France is Paris.")]
-    assert "Rome" in model.answer(text="And of Italy?", reply="text", history=before).text
-
-
-def test_it_hears_an_order_to_stop(model: OmniModel):
-    assert model.listen(ORDER)
-    assert not any(model.listen(file) for file in AUDIO.glob("*.wav"))
 
 
 def test_what_it_never_learned_is_refused(model: OmniModel):
