@@ -1,5 +1,6 @@
 """Training samples and losses: targets line up with positions, losses are means over what is emitted."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from lessons import frames, mixture, rows
 from toys import HEARD, LAYOUT, SEEN, tiny_lm
 
 from omni2.codec.istft import IstftConfig
+from omni2.engine import Engine
 from omni2.prompt import PromptBuilder
 from omni2.tokens import AUDIO_LAYERS, TEXT_LAYER, DelayLine
 from omni2.train.codec_loop import CodecTraining, train_codec
@@ -53,6 +55,23 @@ def test_inputs_are_the_targets_of_the_step_before():
     steps = spoken.targets.shape[1]
     assert torch.equal(batch.ids[1, :AUDIO_LAYERS, n : n + steps - 1], spoken.targets[:AUDIO_LAYERS, :-1])
     assert batch.counts.tolist() == [4 + 2, steps, 0]
+
+
+def test_learned_on_is_what_decoding_feeds(monkeypatch: pytest.MonkeyPatch):
+    lm, fed = tiny_lm(block_size=200).float().eval(), []
+    embed = lm.embed
+    monkeypatch.setattr(lm, "embed", lambda ids, *spans: (fed.append(ids[0]), embed(ids, *spans))[1])
+    prompt = PromptBuilder(LAYOUT).typed([9, 8], "speech")
+    steps = list(Engine(lm).submit(replace(prompt, paired=False)))
+    assert steps[-1].finish_reason == "end"
+    text = [step.text for step in steps if step.text is not None]
+    assert text[-1] == LAYOUT.eot
+    assert len(text) + 1 < len(steps)
+    sample = make_sample(prompt, text[:-1], frames(len(text) + 2), LAYOUT)
+    ids = collate([sample], LAYOUT).ids[0]
+    after = len(prompt)  # the answer's own steps are fed one by one
+    given = torch.cat([one[:, -1:] for one in fed if one.shape[1] == 1], 1)[:, 1:]
+    assert torch.equal(ids[TEXT_LAYER, after : after + len(text) + 1], given[TEXT_LAYER, : len(text) + 1])
 
 
 def test_corruption_hits_only_the_codes_that_are_fed():

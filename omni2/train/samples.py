@@ -77,10 +77,17 @@ class Batch:
     counts: Tensor
 
 
+def _fed(targets: Tensor, pads: Tensor, layout: TokenLayout) -> Tensor:
+    """What decoding feeds back of what was emitted: of the text's end, as of what is not learned, only `pad`."""
+    text_end = (targets == layout.eot) & (torch.arange(LAYERS)[:, None] == TEXT_LAYER)
+    return torch.where((targets == IGNORE) | text_end, pads, targets)
+
+
 def collate(
     samples: list[Sample], layout: TokenLayout, corrupted: float = 0.0, generator: torch.Generator | None = None
 ) -> Batch:
-    """Inputs at an answer's step are the targets of the step before, `pad` where nothing is learned.
+    """Inputs at an answer's step are the targets of the step before as the engine feeds them, `pad` for the text's end
+    and where nothing is learned.
 
     A share `corrupted` of the codes fed (not of those to be emitted) is replaced by others, drawn from `generator`:
     so the speech learns to find back to its text after a wrong code of its own.
@@ -92,7 +99,7 @@ def collate(
     for i, sample in enumerate(samples):
         n, steps = len(sample.prompt), sample.targets.shape[1]
         ids[i, :, :n] = sample.prompt.ids
-        ids[i, :, n : n + steps - 1] = torch.where(sample.targets == IGNORE, pads, sample.targets)[:, :-1]
+        ids[i, :, n : n + steps - 1] = _fed(sample.targets, pads, layout)[:, :-1]
         targets[i, :, n - 1 : n - 1 + steps] = sample.targets
     if corrupted:
         hit = torch.rand(ids.shape, generator=generator) < corrupted
