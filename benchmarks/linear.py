@@ -43,6 +43,20 @@ def torch_layers() -> "torch.nn.ModuleList":
     return layers
 
 
+def fed(layers: "list[Callable[[torch.Tensor], object]]", dtype: "torch.dtype", rows: int) -> Callable[[], object]:
+    """All layers one after the other, each on random numbers."""
+    import torch
+
+    given = {into: torch.randn(rows, into, dtype=dtype) for _, into in SIZES}
+
+    @torch.inference_mode()
+    def step() -> None:
+        for (_, into), layer in zip(SIZES, layers, strict=True):
+            layer(given[into])
+
+    return step
+
+
 def torchao_way(kind: str, rows: int) -> Callable[[], object]:
     """The same, quantised by torchao; weights alone in int8 need torch.compile to be quick."""
     import torch
@@ -51,15 +65,7 @@ def torchao_way(kind: str, rows: int) -> Callable[[], object]:
     layers = torch_layers().bfloat16()
     alone = kind == "int8-weights"
     quantize_(layers, Int8WeightOnlyConfig() if alone else Int8DynamicActivationInt8WeightConfig())
-    given = {into: torch.randn(rows, into, dtype=torch.bfloat16) for _, into in SIZES}
-    calls = [torch.compile(layer) if alone else layer for layer in layers]
-
-    @torch.inference_mode()
-    def step() -> None:
-        for (_, into), layer in zip(SIZES, calls, strict=True):
-            layer(given[into])
-
-    return step
+    return fed([torch.compile(layer) if alone else layer for layer in layers], torch.bfloat16, rows)
 
 
 def onnxruntime_way(kind: str, rows: int) -> Callable[[], object]:
@@ -117,14 +123,7 @@ def torch_way(kind: str, rows: int) -> Callable[[], object]:
         torch.backends.quantized.engine = "x86"
         layers = torch.ao.quantization.quantize_dynamic(layers, {torch.nn.Linear}, torch.qint8)
     dtype = torch.bfloat16 if kind == "bfloat16" else torch.float32
-    given = {into: torch.randn(rows, into, dtype=dtype) for _, into in SIZES}
-
-    @torch.inference_mode()
-    def step() -> None:
-        for (_, into), layer in zip(SIZES, layers, strict=True):
-            layer(given[into])
-
-    return step
+    return fed([*layers], dtype, rows)
 
 
 def openvino_way(kind: str, rows: int) -> Callable[[], object]:

@@ -216,10 +216,8 @@ class Bench:
     def sound(self) -> list[Figure]:
         """The codec, and how many conversations keep up with real time, sound included."""
         codec = self.model.bundle.codec
-        codes, frame = (
-            torch.randint(0, 1000, (CHUNK_FRAMES + sum(codec.context), 7)),
-            codec.frame_size / codec.sample_rate,
-        )
+        frame = codec.frame_size / codec.sample_rate
+        codes = torch.randint(0, 1000, (CHUNK_FRAMES + sum(codec.context), 7))
         took = clock(lambda: codec.decode(codes, seed=0), 5)
         what = f"codec, times faster than real time, {CHUNK_FRAMES} frames a chunk"
         figures = [self.figure("codec", what, 1000 * CHUNK_FRAMES * frame / took, "")]

@@ -110,24 +110,6 @@ def test_chunks_grow_and_wait_for_their_context(codec: Codec) -> None:
     assert len(stream.flush()) == (20 - sum(frames)) * codec.frame_size
 
 
-@given(st.lists(st.floats(0, 1.2), min_size=1, max_size=20))
-@settings(deadline=None)
-def test_under_load_no_chunk_is_longer_than_what_is_made_meanwhile(loads: list[float]) -> None:
-    told, asked = iter([*loads, *[loads[-1]] * 60]), [0.0]
-
-    def load() -> float:
-        asked.append(next(told))
-        return asked[-1]
-
-    stream = SpeechStream(Loud(), 1, 8, load=load)
-    sizes = [n for frame in [[0] * 7] * 60 if (n := len(stream.push(frame)) // Loud.frame_size)]
-    for i in range(1, len(sizes)):
-        grown = sizes[i - 1] < sizes[i]
-        assert sizes[i - 1] <= sizes[i] <= min(2 * sizes[i - 1], 8)
-        if grown and asked[i] > 0.5:
-            assert sizes[i] * asked[i] <= sum(sizes[:i])
-
-
 def test_only_the_context_is_decoded_again(codec: Codec) -> None:
     lengths = []
 

@@ -4,10 +4,13 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from toys import tiny_model
 
+from omni2.codec.stream import SpeechStream
 from omni2.errors import BusyError
 from omni2.omni import OmniModel
 from omni2.pace import Pace
@@ -64,6 +67,33 @@ def test_sound_takes_its_part_of_the_time() -> None:
         pace.sounded(work=0.3, sound=1.0)
     assert pace.load(4, 2) == pytest.approx(0.4 + 2 * 0.3, rel=0.05)
     assert not pace.allows(4, 2)
+
+
+class Silent:
+    """A codec of short frames."""
+
+    sample_rate, frame_size, context = 24_000, 4, (1, 2)
+
+    def decode(self, codes: Tensor, start: int = 0, seed: int | None = None) -> Tensor:
+        return torch.zeros(4 * len(codes))
+
+
+@given(st.lists(st.floats(0, 1.2), min_size=1, max_size=20))
+@settings(deadline=None)
+def test_under_load_no_chunk_is_longer_than_what_is_made_meanwhile(loads: list[float]) -> None:
+    told, asked = iter([*loads, *[loads[-1]] * 60]), [0.0]
+
+    def load() -> float:
+        asked.append(next(told))
+        return asked[-1]
+
+    stream = SpeechStream(Silent(), 1, 8, load=load)
+    sizes = [n for frame in [[0] * 7] * 60 if (n := len(stream.push(frame)) // Silent.frame_size)]
+    for i in range(1, len(sizes)):
+        grown = sizes[i - 1] < sizes[i]
+        assert sizes[i - 1] <= sizes[i] <= min(2 * sizes[i - 1], 8)
+        if grown and asked[i] > 0.5:
+            assert sizes[i] * asked[i] <= sum(sizes[:i])
 
 
 def slow(model: OmniModel, seconds: float) -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from realtime import CAPITAL, append, question
 from talk import RATE, Fake, code, text
+from toys import DRAWN, tiny_model, tone
 
 from omni2.audio import load_audio
 from omni2.duplex.turns import LONG, SHORT, UNSURE
@@ -12,8 +13,10 @@ from omni2.duplex.vad import VoiceActivity
 from omni2.errors import InputError
 from omni2.omni import Heard
 from omni2.serve.problems import Problem, busy
+from omni2.serve.question import Question
 from omni2.serve.realtime.events import G711, Pcm
 from omni2.serve.realtime.wire import Ears, SpeechStarted, SpeechStopped, WireOut
+from omni2.serve.settings import Settings
 from omni2.serve.sound import to_g711
 
 
@@ -131,6 +134,15 @@ def test_what_was_heard_before_more_was_said_is_not_asked() -> None:
     assert len(model.heard) >= 2
     assert response.question.heard is model.heard[-1]
     assert model.heard[-1].seconds > 1.6 * model.heard[0].seconds
+
+
+def test_what_was_heard_is_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sound = tiny_model(), tone(0.3)
+    heard = model.hear(sound)
+    fresh = list(Question(sound).stream(model, "text", DRAWN, Settings()))
+    monkeypatch.setattr(model.bundle.audio_encoder, "encode", None)
+    again = list(Question(sound, heard=heard).stream(model, "text", DRAWN, Settings()))
+    assert [chunk.text for chunk in again] == [chunk.text for chunk in fresh] != []
 
 
 def test_a_sound_that_cannot_be_heard_still_ends_a_turn() -> None:

@@ -35,7 +35,7 @@ class Pauses:
             heard: Heard = self._model.hear(sound)
         except OmniError:
             return None, None
-        likely = self._model.finished(heard) if self._eagerness is not None else None
-        if likely is None or self._eagerness is None:
+        if self._eagerness is None:
             return heard, None
-        return heard, max(EAGERNESS[self._eagerness] * patience(likely), SOONEST)
+        likely = self._model.finished(heard)
+        return heard, None if likely is None else max(EAGERNESS[self._eagerness] * patience(likely), SOONEST)

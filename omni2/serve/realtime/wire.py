@@ -82,9 +82,7 @@ class Stopped:
 
 
 Found = SpeechStarted | SpeechStopped | Suspected | Stopped
-Judge = Callable[
-    [Samples], tuple[Heard | None, float | None]
-]  # of a pause; seconds: how long it has to be to end a turn
+Judge = Callable[[Samples], tuple[Heard | None, float | None]]  # of a pause: see `omni2.serve.realtime.pauses`
 
 
 class Ears:
