@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from omni2.codec import Codec
+from omni2.codec import Codec, Span
 from omni2.codec.istft import ConvNeXtBlock, IstftCodec, IstftConfig
 from omni2.codec.snac import SnacCodec, noise
 from omni2.codec.stream import Samples, SpeechStream, to_pcm16
@@ -74,8 +74,8 @@ class Loud:
 
     sample_rate, frame_size, context = 24_000, 2, (0, 0)
 
-    def decode(self, codes: Tensor, start: int = 0, seed: int | None = None) -> Tensor:
-        return codes[:, 0].float().repeat_interleave(2)
+    def decode(self, codes: Tensor, start: int = 0, seed: int | None = None, kept: Span | None = None) -> Tensor:
+        return codes[slice(*kept) if kept else ..., 0].float().repeat_interleave(2)
 
     def encode(self, wave: Tensor) -> Tensor:
         return torch.zeros(len(wave) // 2, 7, dtype=torch.int64)
@@ -116,9 +116,9 @@ def test_only_the_context_is_decoded_again(codec: Codec) -> None:
     class Spy(Loud):
         frame_size, context = codec.frame_size, codec.context
 
-        def decode(self, codes: Tensor, start: int = 0, seed: int | None = None) -> Tensor:
+        def decode(self, codes: Tensor, start: int = 0, seed: int | None = None, kept: Span | None = None) -> Tensor:
             lengths.append(len(codes))
-            return codec.decode(codes, start, seed)
+            return codec.decode(codes, start, seed, kept)
 
     streamed(SpeechStream(Spy(), 1, 4), random_codes(40))
     assert max(lengths) == 4 + sum(codec.context)
@@ -189,6 +189,30 @@ def test_snac_context_follows_from_its_layers() -> None:
         first, last = back(first, last, stride)
     assert (first - 3, last + 3) == (-10, 13)
     assert SnacCodec.context == (-((first - 3) // 4), (last + 3) // 4)
+
+
+@given(
+    name=st.sampled_from(list(CODECS)), frames=st.integers(1, 16), cut=st.tuples(st.integers(0, 15), st.integers(1, 16))
+)
+@settings(deadline=None)
+def test_frames_that_are_kept_are_those_of_the_whole(name: str, frames: int, cut: Span) -> None:
+    codec, codes = CODECS[name], random_codes(frames)
+    first = min(cut[0], frames - 1)
+    last = min(first + cut[1], frames)
+    whole = codec.decode(codes, start=5, seed=1)[first * codec.frame_size : last * codec.frame_size]
+    torch.testing.assert_close(codec.decode(codes, start=5, seed=1, kept=(first, last)), whole, atol=1e-5, rtol=0)
+
+
+def test_snac_computes_less_around_what_is_kept_the_nearer_it_comes_to_the_samples() -> None:
+    size = SnacCodec.frame_size
+    spans = SNAC_CODEC.spans(4 * 14, 3 * size, 11 * size)
+    lengths = [14 * 4, 14 * 32, 14 * 256, 14 * 1024, 14 * 2048]
+    shares = [(last - first) / length for (first, last), length in zip(spans, lengths, strict=True)]
+    assert shares == sorted(shares, reverse=True)
+    assert 0.6 < shares[1] < 0.8
+    assert shares[-1] == (8 * size + 6) / (14 * size)
+    whole = [(0, length) for length in lengths]
+    assert SNAC_CODEC.spans(4 * 14, 0, 14 * size) == whole
 
 
 @pytest.mark.parametrize("samples", [1, 2047, 2048, 2049, 10_000])

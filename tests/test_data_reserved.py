@@ -13,7 +13,7 @@ from omni2.train.data import leaks, own, pipeline
 from omni2.train.data.leaks import Guard, check
 from omni2.train.data.own import UNKNOWN_TIMES, own_rows
 from omni2.train.data.pipeline import make
-from omni2.train.data.questions import corpus
+from omni2.train.data.questions import FIRST, UNKNOWN, corpus
 from omni2.train.data.schema import Row
 from omni2.train.data.speak import Speak
 from omni2.train.data.store import shard, write_shard
@@ -82,6 +82,9 @@ def test_the_corpus_gives_training_phrasings_only() -> None:
     assert len({row.key for row in rows}) == len(rows)
     answers = own_rows("answers")
     assert {row.answer_text for row in answers} >= {item.answer for item in items}
+    first = {item.answer for item in corpus(FIRST)} | {UNKNOWN}
+    for name in ("corpus", "answers"):
+        assert {row.answer_text for row in own_rows(name, topics=FIRST)} == first
     assert {row.task for row in answers} == {"read"}
 
 

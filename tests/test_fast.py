@@ -171,6 +171,8 @@ def test_snac_sounds_as_in_torch_with_its_noise_and_without() -> None:
     for seed in (None, 5):
         whole = SNAC_CODEC.decode(codes, start=3, seed=seed)
         assert torch.allclose(fast.decode(codes, start=3, seed=seed), whole, atol=TOLERANCE)
+        kept = fast.decode(codes, start=3, seed=seed, kept=(4, 6))
+        assert torch.allclose(kept, whole[4 * fast.frame_size : 6 * fast.frame_size], atol=TOLERANCE)
     stream = SpeechStream(fast, 1, 2, seed=5)
     pieces = [stream.push(frame) for frame in codes.tolist()]
     streamed = torch.from_numpy(np.concatenate([*pieces, stream.flush()]))

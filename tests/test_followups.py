@@ -15,7 +15,7 @@ from omni2.tokens import TEXT_LAYER
 from omni2.train.data.followups import families, followups
 from omni2.train.data.leaks import reserved_texts
 from omni2.train.data.own import own_rows
-from omni2.train.data.questions import corpus, normalise
+from omni2.train.data.questions import FIRST, corpus, normalise
 from omni2.train.data.schema import pack, unpack
 from omni2.train.mixture import Mixture
 from omni2.train.sources import Pool
@@ -36,6 +36,15 @@ def test_ways_to_go_on_are_kept_for_evaluation():
     kept = {normalise(one.question) for one in followups("test")}
     assert not kept & {normalise(one.question) for one in followups("train")}
     assert kept <= reserved_texts()
+
+
+def test_a_narrower_scope_has_no_turn_about_anything_else():
+    answers = {item.answer for item in corpus(FIRST)}
+    for part in ("train", "test"):
+        ones = followups(part, topics=FIRST)
+        assert {one.topic for one in ones} <= {*FIRST}
+        assert {answer for one in ones for answer in (one.answer, one.before[1])} <= answers
+    assert 0 < len(own_rows("followups", topics=FIRST)) < len(own_rows("followups"))
 
 
 def test_rows_keep_the_turn_before():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from toys import tiny_model
 
+from omni2.codec import Span
 from omni2.codec.stream import SpeechStream
 from omni2.errors import BusyError
 from omni2.omni import OmniModel
@@ -74,8 +75,9 @@ class Silent:
 
     sample_rate, frame_size, context = 24_000, 4, (1, 2)
 
-    def decode(self, codes: Tensor, start: int = 0, seed: int | None = None) -> Tensor:
-        return torch.zeros(4 * len(codes))
+    def decode(self, codes: Tensor, start: int = 0, seed: int | None = None, kept: Span | None = None) -> Tensor:
+        first, last = kept or (0, len(codes))
+        return torch.zeros(4 * (last - first))
 
 
 @given(st.lists(st.floats(0, 1.2), min_size=1, max_size=20))

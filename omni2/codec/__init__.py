@@ -7,6 +7,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+Span = tuple[int, int]  # the first of something, and one past the last
+
 
 class Codec(Protocol):
     """Waveform ↔ codes.  A frame is one coarse code, two middle and four fine ones, in this order ("codebook order").
@@ -27,11 +29,12 @@ class Codec(Protocol):
     def context(self) -> tuple[int, int]:
         """Frames of the past and of the future a sample depends on."""
 
-    def decode(self, codes: Tensor, start: int = 0, seed: int | None = None) -> Tensor:
+    def decode(self, codes: Tensor, start: int = 0, seed: int | None = None, kept: Span | None = None) -> Tensor:
         """Codes (frames, 7) int64, at least one frame → samples (frames * frame_size,) float32, not clipped.
 
         A codec that mixes noise in takes it from (`seed`, position in the whole stream), so that frames decoded in
         pieces sound as decoded at once; `start` is the index of the first frame there.  No seed, no noise.
+        With `kept` the samples of frames kept[0] … kept[1] - 1 of those given alone; the others are their context.
         Keeps nothing between calls: threads may share a codec.
         """
 

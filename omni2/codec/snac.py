@@ -6,9 +6,9 @@ walked one by one instead, so that noise can be a function of the place in the s
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate, pairwise
-from operator import mul
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from omni2.codec import Span
 from omni2.errors import CheckpointError, InputError
 from omni2.pickles import load_pickle
 
 with warnings.catch_warnings():  # the package compiles one function with TorchScript while it is imported
     warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)
     from snac import SNAC
-    from snac.layers import DecoderBlock, NoiseBlock
+    from snac.layers import DecoderBlock, NoiseBlock, Snake1d
 
 SHAPE: dict[str, object] = {  # what `frame_size` and `context` are derived from; widths are free
     "sampling_rate": 24_000,  # Hz
@@ -104,7 +105,7 @@ class SnacCodec(nn.Module):
         return torch.cat([book.reshape(-1, b - a) for book, (a, b) in zip(books, pairwise(COLUMNS), strict=True)], 1)
 
     @torch.inference_mode()
-    def decode(self, codes: Tensor, start: int = 0, seed: int | None = None) -> Tensor:
+    def decode(self, codes: Tensor, start: int = 0, seed: int | None = None, kept: Span | None = None) -> Tensor:
         """Codes (frames, 7) int64 → samples (frames * 2048,) float32, 24 kHz, on the codec's device, in [-1, 1].
 
         Noise as in `Codec.decode`: standard normal, scaled by what the weights learned.
@@ -116,36 +117,90 @@ class SnacCodec(nn.Module):
             raise InputError(f"codes must lie in 0 … {self.model.codebook_size - 1}")
         codes = codes.to(self._device)
         x: Tensor = self.model.quantizer.from_codes([codes[:, a:b].reshape(1, -1) for a, b in pairwise(COLUMNS)])
-        noises = []
+        first, last = (frame * self.frame_size for frame in kept or (0, len(codes)))
+        spans = self.spans(x.shape[2], first, last)
+        noises = {}
         if seed is not None:
-            lengths = self.noise_lengths(x.shape[2])
-            noises = [noise(seed, layer, start, len(codes), n).to(x) for layer, n in enumerate(lengths)]
-        return self.synthesise(x, noises)[0, 0]
+            for layer, (stage, (a, b)) in enumerate(self.noise_spans(spans).items()):
+                length = len(codes) * self.frame_size // prod(self.model.decoder_rates[stage:])
+                noises[stage] = noise(seed, layer, start, len(codes), length)[a:b].to(x)
+        begin = spans[-1][0]
+        return self.synthesise(x, spans, noises)[0, 0, first - begin : last - begin]
 
-    def noise_lengths(self, positions: int) -> list[int]:
-        """Positions at each layer of noise, for so many latents; none in a codec without noise."""
-        layers = sum(isinstance(layer, NoiseBlock) for layer in self.decoder_layers())
-        return [*accumulate(self.model.decoder_rates, mul, initial=positions)][1 : 1 + layers]
+    def synthesise(self, latents: Tensor, spans: Sequence[Span], noises: Mapping[int, Tensor]) -> Tensor:
+        """Latents (1, width, T) → (1, 1, samples): those of the last of `spans`, right but for its outermost ones.
 
-    def synthesise(self, latents: Tensor, noises: Sequence[Tensor]) -> Tensor:
-        """Latents (1, width, T), noise (positions,) of every layer that has some, or none → (1, 1, samples)."""
-        x, left = latents, iter(noises)
-        for layer in self.decoder_layers():
-            if not isinstance(layer, NoiseBlock):
-                x = layer(x)
-            elif noises:
-                x = x + layer.linear(x) * next(left)
+        `noises`: of every stage that mixes some in, as long as `noise_spans` tells; or none.
+        """
+        x, begin = latents, 0
+        for stage, layers in enumerate(self.stages()):
+            if stage:
+                first, last = spans[stage - 1]
+                x, begin = x[..., first - begin : last - begin], first * self.rates[stage]
+            for layer in layers:
+                if not isinstance(layer, NoiseBlock):
+                    x = layer(x)
+                elif noises:
+                    x = x + layer.linear(x) * noises[stage]
         return x
+
+    def spans(self, positions: int, first: int, last: int) -> list[Span]:
+        """What samples first … last - 1 depend on, of the input of each stage but the first; `positions` are latents.
+
+        The further towards the samples, the less of what lies around them is needed: layers that work on many
+        positions a second see a short time.  Found by walking back from layer to layer.
+        """
+        found: list[Span] = []
+        length = positions * prod(self.rates)
+        for stage, layers in reversed([*enumerate(self.stages())][1:]):
+            length //= self.rates[stage]
+            for layer in reversed(layers):
+                first, last = _seen(layer, first, last)
+            found.insert(0, (max(first, 0), min(last, length)))
+        return found
+
+    @property
+    def rates(self) -> tuple[int, ...]:
+        """Of each stage, the positions it makes of one."""
+        return (1, *self.model.decoder_rates, 1)
+
+    def noise_spans(self, spans: Sequence[Span]) -> dict[int, Span]:
+        """The positions at which each stage mixes noise in, by stage; none in a codec without noise."""
+        return {
+            stage: (spans[stage - 1][0] * self.rates[stage], spans[stage - 1][1] * self.rates[stage])
+            for stage, layers in enumerate(self.stages())
+            if any(isinstance(layer, NoiseBlock) for layer in layers)
+        }
+
+    def stages(self) -> list[list[Any]]:
+        """The decoder's layers in order: up to the first block, of each block, and behind the last."""
+        stages: list[list[Any]] = [[]]
+        for layer in self.model.decoder.model:
+            if isinstance(layer, DecoderBlock):
+                stages.append([*layer.block])
+            elif isinstance(layer, Snake1d):  # the first that stands outside of a block
+                stages.append([layer])
+            else:
+                stages[-1].append(layer)
+        return stages
 
     @property
     def _device(self) -> torch.device:
         device: torch.device = next(self.model.parameters()).device
         return device
 
-    def decoder_layers(self) -> Iterator[Any]:
-        """The decoder's layers in order, its blocks opened."""
-        for layer in self.model.decoder.model:
-            yield from layer.block if isinstance(layer, DecoderBlock) else (layer,)
+
+def _seen(layer: nn.Module, first: int, last: int) -> Span:
+    """The inputs of a layer that its outputs first … last - 1 depend on, as first and one past the last."""
+    if isinstance(layer, nn.ConvTranspose1d):
+        (stride,), (pad,), (width,) = layer.stride, layer.padding, layer.kernel_size
+        return (first + int(pad) - width) // stride + 1, (last - 1 + int(pad)) // stride + 1
+    if isinstance(layer, nn.Conv1d):
+        pad, reach = int(layer.padding[0]), layer.dilation[0] * (layer.kernel_size[0] - 1)
+        return first - pad, last - pad + reach
+    for inner in reversed([*layer.children()]):
+        first, last = _seen(inner, first, last)
+    return first, last
 
 
 def noise(seed: int, layer: int, start: int, frames: int, length: int) -> Tensor:

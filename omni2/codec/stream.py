@@ -82,10 +82,10 @@ class SpeechStream:
 
     def _speak(self, frames: int) -> Samples:
         """Decode the next `frames` frames in their context, then forget those no later frame depends on."""
-        size = self._codec.frame_size
-        wave = self._codec.decode(torch.tensor(self._frames), start=self._start, seed=self._seed)
-        begin = (self._spoken - self._start) * size
-        samples: Samples = wave[begin : begin + frames * size].clamp(-1, 1).float().cpu().numpy()
+        first = self._spoken - self._start
+        codes, kept = torch.tensor(self._frames), (first, first + frames)
+        wave = self._codec.decode(codes, start=self._start, seed=self._seed, kept=kept)
+        samples: Samples = wave.clamp(-1, 1).float().cpu().numpy()
         self._spoken += frames
         start = max(self._spoken - self._codec.context[0], 0)
         del self._frames[: start - self._start]

@@ -1,6 +1,6 @@
 """Right answers: unseen phrasings in unseen voices, typed ones, out of scope, in noise, in a room, over a telephone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -74,10 +74,10 @@ def cases(items: Sequence[Item], n: int, seed: int = 0) -> list[Case]:
     ]
 
 
-def following(n: int, seed: int = 3) -> list[Case]:
-    """`n` questions that only the turn before makes sense of, in phrasings never trained on, in reserved voices."""
+def following(n: int, topics: Collection[str], seed: int = 3) -> list[Case]:
+    """`n` questions about `topics` that need the turn before, in phrasings never trained on, in reserved voices."""
     rng = np.random.default_rng(seed)
-    ones = followups("test")
+    ones = followups("test", topics=topics)
     drawn = [ones[i] for i in rng.permutation(len(ones))[:n]]
     return [Case(one.topic, one.question, str(rng.choice(RESERVED)), one.answer, (one.before,)) for one in drawn]
 
@@ -113,7 +113,7 @@ def ask_all(model: OmniModel, n: int, items: Sequence[Item] | None = None) -> As
     for condition in HARD:
         results += ask(model, inside[: max(n // 2, 1)], "speech", condition)
     beyond = ask(model, outside, "speech") + ask(model, outside, "typed")
-    behind = following(max(n // 2, 1)) if "history" in model.abilities else []
+    behind = following(max(n // 2, 1), {item.topic for item in items}) if "history" in model.abilities else []
     return Asked(results, beyond, ask(model, first, "speech"), items, ask(model, behind, "speech"))
 
 

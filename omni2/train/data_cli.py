@@ -40,8 +40,8 @@ def build(
     source: Annotated[
         str,
         typer.Argument(
-            help="corpus, answers, sentences or definitions (this package's own); a json, jsonl or parquet file, a "
-            "folder or hub id of them (question and answer, Open-Orca, MOSS, VoiceAssistant-400K, ALLaVA); a folder "
+            help="corpus, followups, answers, sentences or definitions (this package's own); a json, jsonl or parquet "
+            "file, a folder or hub id of them (question and answer, Open-Orca, MOSS, VoiceAssistant-400K, ALLaVA); a folder "
             "laid out as LibriSpeech or LibriTTS"
         ),
     ],
@@ -53,6 +53,9 @@ def build(
     codec: Codec = None,
     passes: Annotated[int, typer.Option(help="say each question so many times, in other voices and places")] = 1,
     phrasings: Annotated[int | None, typer.Option(help="of the corpus: at most so many of each question")] = None,
+    first: Annotated[
+        bool, typer.Option("--first", help="of the corpus: only what the first version learned (340 answers)")
+    ] = False,
     limit: Annotated[int | None, typer.Option(help="take only the first so many samples")] = None,
     augment: Annotated[bool, typer.Option(help="speed, pitch, rooms, telephones, noise for the questions")] = True,
     split: Annotated[str, typer.Option(help="of a hub id")] = "train",
@@ -70,6 +73,7 @@ def build(
     from omni2.train.data.leaks import Guard
     from omni2.train.data.own import SOURCES, own_rows
     from omni2.train.data.pipeline import make, repeat
+    from omni2.train.data.questions import FIRST, TOPICS
     from omni2.train.data.readers import Table, is_speech_folder, speech_folder
     from omni2.train.data.speak import Speak
 
@@ -77,7 +81,7 @@ def build(
     steps: list[Step] = [Speak(asking, None if answer_voice == "none" else answer_voice, augment, seed)]
     rows: Callable[[], Iterable[Row | Skipped]]
     if source in SOURCES:
-        rows = partial(own_rows, source, phrasings, seed)
+        rows = partial(own_rows, source, phrasings, seed, FIRST if first else TOPICS)
     elif is_speech_folder(Path(source)):
         rows = partial(speech_folder, Path(source))
     else:

@@ -5,13 +5,14 @@ row of the same template.  The turn before is a question of that template about 
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal, TypedDict
 
 import numpy as np
 
-from omni2.train.data.questions import TEXT, Item, expanded
+from omni2.train.data.questions import TEXT, TOPICS, Item, expanded
 
 Part = Literal["train", "test"]
 
@@ -41,8 +42,8 @@ def families() -> tuple[Family, ...]:
     return tuple(json.loads((TEXT / "followups.json").read_text(encoding="ascii")))
 
 
-def followups(part: Part, seed: int = 0) -> list[FollowUp]:
-    """Every way to go on about every row of every family; the turns before are drawn from `seed`.
+def followups(part: Part, seed: int = 0, topics: Collection[str] = TOPICS) -> list[FollowUp]:
+    """Every way to go on about every row of every family, of `topics`; the turns before are drawn from `seed`.
 
     Those of "test" are phrasings that those of "train" do not have, behind questions of the corpus' test phrasings.
     """
@@ -50,7 +51,7 @@ def followups(part: Part, seed: int = 0) -> list[FollowUp]:
     found = []
     for family in families():
         rows: list[tuple[Item, list[str]]] = []
-        for topic in family["topics"]:
+        for topic in (topic for topic in family["topics"] if topic in topics):
             rows += expanded(topic, family["answer"], family[part])
         for at, (item, ways) in enumerate(rows):
             for way in ways:

@@ -36,6 +36,7 @@ HOLD = 0.5  # seconds after the phrase that are `irq`
 LONGER = 2.0  # seconds that the scene of a window may be longer than it: more would not be heard
 QUIET = (30.0, 60.0)  # dB of a phrase over the noise of a quiet room
 FAR = (0.0, 40.0)  # dB by which what goes on without a phrase may be softer
+NEAR_TALK = 0.15  # of what people say in the background is near the phrases
 
 # Situations a window is drawn from, with their shares among the windows of their label.
 IRQ = {"ordered": 1.0}
@@ -139,11 +140,12 @@ class Listen:
             return noise, self.snr if kind == "noise" else QUIET
         if kind == "babble":
             talkers = [
-                self._talk(draw_voice(self.voices, rng), self.texts, length, rng) for _ in range(rng.integers(3, 7))
+                self._talk(draw_voice(self.voices, rng), self.texts, length, rng, NEAR_TALK)
+                for _ in range(rng.integers(3, 7))
             ]
             sound = change.babble(talkers, length, rng)
         elif kind == "speech":
-            sound = self._talk(draw_voice(self.voices, rng), self.texts, length, rng)
+            sound = self._talk(draw_voice(self.voices, rng), self.texts, length, rng, NEAR_TALK)
         else:
             sound = change.add_room(self._talk(self.answer, self.own, length, rng), rng)
         return change.mix(sound, noise, rng.uniform(*change.SNR)), self.snr
@@ -159,12 +161,13 @@ class Listen:
             wave = change.change_speed(wave, rng.uniform(*change.SPEED))
         return wave
 
-    def _talk(self, name: str, texts: Sequence[str], length: int, rng: np.random.Generator) -> Wave:
-        """Sentences one after the other, with pauses, cut to (length,) at a random place."""
+    def _talk(self, name: str, texts: Sequence[str], length: int, rng: np.random.Generator, near: float = 0.0) -> Wave:
+        """Sentences one after the other, with pauses, a share of `near` phrases; cut to (length,) at a random place."""
         pieces, total = [], 0
         while total < length + SAMPLE_RATE:
             pause = np.zeros(int(rng.uniform(0.1, 0.6) * SAMPLE_RATE), np.float32)
-            pieces += [_spoken(name, texts[int(rng.integers(len(texts)))]), pause]
+            said = self.near if rng.random() < near else texts
+            pieces += [_spoken(name, said[int(rng.integers(len(said)))]), pause]
             total += pieces[-2].size + pause.size
         start = int(rng.integers(total - length + 1))
         return np.concatenate(pieces)[start : start + length]

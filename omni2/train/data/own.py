@@ -1,14 +1,14 @@
 """This package's own sources: the corpus of `nano`, its answers, dictionary sentences to transcribe and to read."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from itertools import chain
 
 import numpy as np
 
 from omni2.train.data.followups import FollowUp, followups
-from omni2.train.data.questions import Item, corpus, normalise, unknown
+from omni2.train.data.questions import TOPICS, Item, corpus, normalise, unknown
 from omni2.train.data.reserved import new_sentences, recombined
 from omni2.train.data.schema import Row, Task, keyed
 from omni2.train.data.sentences import definitions, examples, shuffled, split
@@ -18,8 +18,8 @@ UNKNOWN_TIMES = 120  # the out-of-scope intent has so many times the phrasings o
 SOURCES = ("corpus", "followups", "answers", "sentences", "examples", "definitions", "recombined")
 
 
-def own_rows(name: str, phrasings: int | None = None, seed: int = 0) -> list[Row]:
-    """The rows of one of `SOURCES`, not yet spoken, in an order drawn from `seed`.
+def own_rows(name: str, phrasings: int | None = None, seed: int = 0, topics: Collection[str] = TOPICS) -> list[Row]:
+    """The rows of one of `SOURCES`, not yet spoken, in an order drawn from `seed`; of the corpus only `topics`.
 
     corpus       "answer": all intents, at most `phrasings` of each; answers without sound
     followups    "answer": questions that only the turn before makes sense of, with that turn
@@ -32,11 +32,11 @@ def own_rows(name: str, phrasings: int | None = None, seed: int = 0) -> list[Row
     Raises OmniError: the dictionary is not installed.
     """
     if name == "corpus":
-        rows = [row for item in (*corpus(), unknown()) for row in _questions(item, phrasings)]
+        rows = [row for item in (*corpus(topics), unknown()) for row in _questions(item, phrasings)]
     elif name == "followups":
-        rows = [_following(one) for one in followups("train", seed)]
+        rows = [_following(one) for one in followups("train", seed, topics)]
     elif name == "answers":
-        rows = [_row("read", "nano", "MIT", item.answer, item.topic) for item in (*corpus(), unknown())]
+        rows = [_row("read", "nano", "MIT", item.answer, item.topic) for item in (*corpus(topics), unknown())]
     elif name == "sentences":
         rows = [_row("transcribe", "WordNet", "WordNet-3.0", text) for text in split(examples())[0]]
     elif name == "recombined":
