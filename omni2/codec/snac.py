@@ -193,8 +193,8 @@ class SnacCodec(nn.Module):
 def _seen(layer: nn.Module, first: int, last: int) -> Span:
     """The inputs of a layer that its outputs first … last - 1 depend on, as first and one past the last."""
     if isinstance(layer, nn.ConvTranspose1d):
-        (stride,), (pad,), (width,) = layer.stride, layer.padding, layer.kernel_size
-        return (first + int(pad) - width) // stride + 1, (last - 1 + int(pad)) // stride + 1
+        stride, pad, width = layer.stride[0], int(layer.padding[0]), layer.kernel_size[0]
+        return (first + pad - width) // stride + 1, (last - 1 + pad) // stride + 1
     if isinstance(layer, nn.Conv1d):
         pad, reach = int(layer.padding[0]), layer.dilation[0] * (layer.kernel_size[0] - 1)
         return first - pad, last - pad + reach

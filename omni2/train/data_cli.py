@@ -41,8 +41,8 @@ def build(
         str,
         typer.Argument(
             help="corpus, followups, answers, sentences or definitions (this package's own); a json, jsonl or parquet "
-            "file, a folder or hub id of them (question and answer, Open-Orca, MOSS, VoiceAssistant-400K, ALLaVA); a folder "
-            "laid out as LibriSpeech or LibriTTS"
+            "file, a folder or hub id of them (question and answer, Open-Orca, MOSS, VoiceAssistant-400K, ALLaVA); "
+            "a folder laid out as LibriSpeech or LibriTTS"
         ),
     ],
     out: Out,
