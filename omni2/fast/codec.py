@@ -76,8 +76,8 @@ def _node(x: Node, layer: nn.Module) -> Node:
 
 def _snake(x: Node, alpha: Tensor) -> Node:
     """x + sin²(alpha x) / alpha, whose sine repeats itself, squared, every pi."""
-    turns = op.multiply(x, constant(alpha / math.pi))
-    r = op.subtract(turns, op.round(turns, "half_to_even"))
+    turns = op.add(op.multiply(x, constant(alpha / math.pi)), np.float32(0.5))
+    r = op.subtract(op.floor_mod(turns, np.float32(1)), np.float32(0.5))
     inner = _power(op.add(_power(r), np.float32(B)))
     outer = _power(op.add(inner, np.float32(C)))
     sine = op.multiply(op.add(op.multiply(outer, np.float32(A)), np.float32(D)), r)
