@@ -73,4 +73,4 @@ def test_weights_are_written(tmp_path: Path) -> None:
 
 def test_the_shipped_weights_fit() -> None:
     TurnEnd(SIZES[1]).load_state_dict(load_file(WEIGHTS))
-    assert WEIGHTS.stat().st_size < 100_000
+    assert WEIGHTS.stat().st_size < 1_000_000
