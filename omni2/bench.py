@@ -40,6 +40,7 @@ from omni2.weights import SCALE
 CONTEXT = 500  # positions, where steps are timed
 CONTEXTS = (100, 500, 1000, 1900)
 CONVERSATIONS = (1, 2, 4, 8, 16)
+FURTHER = 8  # conversations beside the first, whose memory is taken
 QUESTION = 3.0  # seconds of sound
 RUNS = 9  # of which the median counts
 
@@ -233,17 +234,16 @@ class Bench:
         return [*figures, self.figure("conversations", what, keeping, "")]
 
     def memory(self) -> list[Figure]:
-        """Resident memory, and what each conversation adds."""
-        first = resident()
-        engine = Engine(self.model.bundle.lm, 16)
+        """Resident memory, and what each conversation adds to the first."""
+        engine = Engine(self.model.bundle.lm, 2 * (1 + FURTHER))
         talks: list[Conversation] = []
-        for _ in range(8):
-            talk = engine.submit(self.prompt(2))
-            talks.append(talk)
-        for _ in range(100):
-            for talk in talks:
-                next(talk, None)  # an answer that ends early gives its memory back
-        more = (resident() - first) / 8
+        for further in (1, FURTHER):
+            first = resident()
+            talks += [engine.submit(self.prompt(2)) for _ in range(further)]
+            for _ in range(100):
+                for talk in talks:
+                    next(talk, None)  # an answer that ends early gives its memory back
+        more = (resident() - first) / FURTHER
         return [
             self.figure("memory", "resident memory", first, "MB"),
             self.figure("memory.more", "each further conversation, 200 positions", more, "MB"),
