@@ -37,11 +37,7 @@ assets: $(VENV)/.dev
 	$(OMNI2) data interruption runs/data/interruption --count 5000 --model whisper-tiny
 	$(OMNI2) data check runs/data/*
 	$(OMNI2) train nano --average-every 16
-	$(OMNI2) data build corpus runs/first/data/corpus --first --phrasings 60 --answer-voice none --model whisper-tiny
-	$(OMNI2) data build followups runs/first/data/followups --first --passes 3 --answer-voice none --model whisper-tiny
-	$(OMNI2) train nano --from runs/lm/model --runs runs/first --average-every 16 --steps 0,0,1450,350 \
-	    $(addprefix --data ,$(addprefix runs/,first/data/corpus first/data/followups data/sentences data/typed data/answers data/interruption))
-	$(OMNI2) train assets --runs runs/first
+	$(OMNI2) train assets
 	$(OMNI2) train turns
 
 clean:

@@ -233,22 +233,6 @@ class Bench:
         what = "conversations in real time at once: step and codec one after the other"
         return [*figures, self.figure("conversations", what, keeping, "")]
 
-    def memory(self) -> list[Figure]:
-        """Resident memory, and what each conversation adds to the first."""
-        engine = Engine(self.model.bundle.lm, 2 * (1 + FURTHER))
-        talks: list[Conversation] = []
-        for further in (1, FURTHER):
-            first = resident()
-            talks += [engine.submit(self.prompt(2)) for _ in range(further)]
-            for _ in range(100):
-                for talk in talks:
-                    next(talk, None)  # an answer that ends early gives its memory back
-        more = (resident() - first) / FURTHER
-        return [
-            self.figure("memory", "resident memory", first, "MB"),
-            self.figure("memory.more", "each further conversation, 200 positions", more, "MB"),
-        ]
-
 
 def step_weights(model: OmniModel) -> Iterator[Tensor]:
     """The matrices that one step of a pair reads, as shapes without memory."""
@@ -257,20 +241,27 @@ def step_weights(model: OmniModel) -> Iterator[Tensor]:
     return (value for name, value in lm.state_dict().items() if value.ndim > 1 and "adapter" not in name)
 
 
-def starting(folder: str, weights: str) -> tuple[float, float]:
-    """Seconds from nothing to a model that has answered, and its megabytes, in a process of its own."""
+def starting(folder: str, weights: str) -> tuple[float, float, float]:
+    """Seconds from nothing to a model that has answered, its megabytes, and those that each of `FURTHER` conversations
+    adds, in a process of its own: one that did more before has memory to spare."""
     code = (
         "import sys, time, numpy as np; began = time.perf_counter()\n"
         "from omni2 import OmniModel\n"
-        "model = OmniModel.from_pretrained(sys.argv[1], weights=sys.argv[2])\n"
+        "further = int(sys.argv[3])\n"
+        "model = OmniModel.from_pretrained(sys.argv[1], weights=sys.argv[2], slots=2 * (1 + further))\n"
         "ready = time.perf_counter() - began\n"
-        "chunks = model.stream(np.sin(np.arange(48000) / 9).astype(np.float32))\n"
-        "for _ in range(12): next(chunks, None)\n"
-        "from omni2.bench import resident; print(ready, resident())"
+        "sound = np.sin(np.arange(48000) / 9).astype(np.float32)\n"
+        "first = model.stream(sound)\n"
+        "for _ in range(12): next(first, None)\n"
+        "from omni2.bench import resident; held = resident()\n"
+        "others = [model.stream(sound) for _ in range(further)]\n"
+        "for _ in range(100): [next(one, None) for one in others]\n"
+        "print(ready, held, (resident() - held) / further)"
     )
-    done = subprocess.run([sys.executable, "-c", code, folder, weights], capture_output=True, text=True, check=True)
-    ready, held = map(float, done.stdout.split())
-    return ready, held
+    command = [sys.executable, "-c", code, folder, weights, str(FURTHER)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    ready, held, more = map(float, done.stdout.split())
+    return ready, held, more
 
 
 def machine() -> str:
@@ -289,14 +280,15 @@ def _cpuinfo() -> list[str]:
 def run(name: str, folder: str, weights: str, each: Callable[[str], None] = lambda what: None) -> Table:
     """Everything about the model in `folder` (a name as for `from_pretrained`); `each` is told what comes next."""
     each("starting")
-    ready, held = starting(folder, weights)
+    ready, held, more = starting(folder, weights)
     each("loading")
     bench = Bench(OmniModel.from_pretrained(folder, weights=as_weights(weights), slots=64), name)
     figures = [
         bench.figure("start", "start to ready", ready, "s"),
         bench.figure("memory.answering", "resident memory, one conversation, in a fresh process", held, "MB"),
+        bench.figure("memory.more", "each further conversation", more, "MB"),
     ]
-    for part in (bench.steps, bench.waiting, bench.sound, bench.memory):
+    for part in (bench.steps, bench.waiting, bench.sound):
         each(part.__name__)
         measured = part()
         for figure in measured:

@@ -112,3 +112,19 @@ def test_silent_backgrounds_do_not_matter(step: Listen, monkeypatch: pytest.Monk
     scene = step.scene("hibari", "Halt.", True, np.random.default_rng(0))
     assert np.isfinite(scene.wave).all()
     assert len(flac(scene.wave, SAMPLE_RATE)) > 1000
+
+
+def test_others_in_the_background_say_near_phrases_at_times(step: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, say = Counter[str](), interruption._spoken
+
+    def spy(name: str, text: str) -> np.ndarray:
+        said[text] += 1
+        return say(name, text)
+
+    monkeypatch.setattr(interruption, "_spoken", spy)
+    for seed in range(60):
+        step.background(5 * SAMPLE_RATE, np.random.default_rng(seed))
+    share = said["Malt."] / (said["Malt."] + said["So they talk."])
+    assert 0.05 < share < 0.3
+    assert said["I answer."] > 10
+    assert not said["Halt."]

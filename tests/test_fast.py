@@ -22,9 +22,9 @@ from omni2.weights import dequantise, quantise
 
 pytest.importorskip("openvino")
 from omni2.fast import FastParts
-from omni2.fast.codec import FastSnac
+from omni2.fast.codec import FastSnac, _snake
 from omni2.fast.encoder import FastEncoder
-from omni2.fast.graph import Compiler
+from omni2.fast.graph import Compiler, parameter
 from omni2.fast.lm import BLOCK, FastLM
 
 CONFIG = ModelConfig(2, 4, 2, 16, 64, 96, 200, HEARD, SEEN)
@@ -178,6 +178,16 @@ def test_snac_sounds_as_in_torch_with_its_noise_and_without() -> None:
     pieces = [stream.push(frame) for frame in codes.tolist()]
     streamed = torch.from_numpy(np.concatenate([*pieces, stream.flush()]))
     assert torch.allclose(streamed, SNAC_CODEC.decode(codes, seed=5).clamp(-1, 1), atol=TOLERANCE)
+
+
+def test_the_compiled_sine_is_right_however_often_it_has_come_round() -> None:
+    alpha = torch.tensor([0.01, 0.3, 1.0, -2.0, 9.0])[None, :, None]
+    x = torch.linspace(-40, 40, 4001).expand(1, 5, -1).contiguous()
+    given = parameter("x", [1, 5, -1])
+    graph = Compiler()(_snake(given, alpha), [given])
+    made = graph.infer(graph.here, {"x": x.numpy()})
+    wanted = x.double() + torch.sin(alpha.double() * x.double()).square() / alpha.double()
+    assert (made - wanted).abs().max() < 5e-5  # of 40, in float32
 
 
 def test_the_embedded_codec_stays_as_it_is() -> None:

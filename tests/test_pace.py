@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from toys import tiny_model
 
-from omni2.codec import Span
+from omni2.codec import Range
 from omni2.codec.stream import SpeechStream
 from omni2.errors import BusyError
 from omni2.omni import OmniModel
@@ -75,7 +75,7 @@ class Silent:
 
     sample_rate, frame_size, context = 24_000, 4, (1, 2)
 
-    def decode(self, codes: Tensor, start: int = 0, seed: int | None = None, kept: Span | None = None) -> Tensor:
+    def decode(self, codes: Tensor, start: int = 0, seed: int | None = None, kept: Range | None = None) -> Tensor:
         first, last = kept or (0, len(codes))
         return torch.zeros(4 * (last - first))
 

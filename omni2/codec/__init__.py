@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-Span = tuple[int, int]  # the first of something, and one past the last
+Range = tuple[int, int]  # the first of something, and one past the last
 
 
 class Codec(Protocol):
@@ -29,7 +29,7 @@ class Codec(Protocol):
     def context(self) -> tuple[int, int]:
         """Frames of the past and of the future a sample depends on."""
 
-    def decode(self, codes: Tensor, start: int = 0, seed: int | None = None, kept: Span | None = None) -> Tensor:
+    def decode(self, codes: Tensor, start: int = 0, seed: int | None = None, kept: Range | None = None) -> Tensor:
         """Codes (frames, 7) int64, at least one frame → samples (frames * frame_size,) float32, not clipped.
 
         A codec that mixes noise in takes it from (`seed`, position in the whole stream), so that frames decoded in

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omni2.codec import Span
+from omni2.codec import Range
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class IstftCodec(nn.Module):
         return latents
 
     @torch.inference_mode()
-    def decode(self, codes: Tensor, start: int = 0, seed: int | None = None, kept: Span | None = None) -> Tensor:
+    def decode(self, codes: Tensor, start: int = 0, seed: int | None = None, kept: Range | None = None) -> Tensor:
         """Codes (frames, 7) int64 → samples (frames * frame_size,) float32 at `sample_rate`; see `Codec.decode`."""
         first, last = kept or (0, len(codes))
         return self.synthesise(self.dequantise(codes[None]))[0, first * self.frame_size : last * self.frame_size]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from omni2.codec import Span
+from omni2.codec import Range
 from omni2.errors import CheckpointError, InputError
 from omni2.pickles import load_pickle
 
@@ -105,7 +105,7 @@ class SnacCodec(nn.Module):
         return torch.cat([book.reshape(-1, b - a) for book, (a, b) in zip(books, pairwise(COLUMNS), strict=True)], 1)
 
     @torch.inference_mode()
-    def decode(self, codes: Tensor, start: int = 0, seed: int | None = None, kept: Span | None = None) -> Tensor:
+    def decode(self, codes: Tensor, start: int = 0, seed: int | None = None, kept: Range | None = None) -> Tensor:
         """Codes (frames, 7) int64 → samples (frames * 2048,) float32, 24 kHz, on the codec's device, in [-1, 1].
 
         Noise as in `Codec.decode`: standard normal, scaled by what the weights learned.
@@ -127,7 +127,7 @@ class SnacCodec(nn.Module):
         begin = spans[-1][0]
         return self.synthesise(x, spans, noises)[0, 0, first - begin : last - begin]
 
-    def synthesise(self, latents: Tensor, spans: Sequence[Span], noises: Mapping[int, Tensor]) -> Tensor:
+    def synthesise(self, latents: Tensor, spans: Sequence[Range], noises: Mapping[int, Tensor]) -> Tensor:
         """Latents (1, width, T) → (1, 1, samples): those of the last of `spans`, right but for its outermost ones.
 
         `noises`: of every stage that mixes some in, as long as `noise_spans` tells; or none.
@@ -144,13 +144,13 @@ class SnacCodec(nn.Module):
                     x = x + layer.linear(x) * noises[stage]
         return x
 
-    def spans(self, positions: int, first: int, last: int) -> list[Span]:
+    def spans(self, positions: int, first: int, last: int) -> list[Range]:
         """What samples first … last - 1 depend on, of the input of each stage but the first; `positions` are latents.
 
         The further towards the samples, the less of what lies around them is needed: layers that work on many
         positions a second see a short time.  Found by walking back from layer to layer.
         """
-        found: list[Span] = []
+        found: list[Range] = []
         length = positions * prod(self.rates)
         for stage, layers in reversed([*enumerate(self.stages())][1:]):
             length //= self.rates[stage]
@@ -164,7 +164,7 @@ class SnacCodec(nn.Module):
         """Of each stage, the positions it makes of one."""
         return (1, *self.model.decoder_rates, 1)
 
-    def noise_spans(self, spans: Sequence[Span]) -> dict[int, Span]:
+    def noise_spans(self, spans: Sequence[Range]) -> dict[int, Range]:
         """The positions at which each stage mixes noise in, by stage; none in a codec without noise."""
         return {
             stage: (spans[stage - 1][0] * self.rates[stage], spans[stage - 1][1] * self.rates[stage])
@@ -190,7 +190,7 @@ class SnacCodec(nn.Module):
         return device
 
 
-def _seen(layer: nn.Module, first: int, last: int) -> Span:
+def _seen(layer: nn.Module, first: int, last: int) -> Range:
     """The inputs of a layer that its outputs first … last - 1 depend on, as first and one past the last."""
     if isinstance(layer, nn.ConvTranspose1d):
         stride, pad, width = layer.stride[0], int(layer.padding[0]), layer.kernel_size[0]

@@ -17,7 +17,7 @@ from openvino import Type
 from snac.layers import NoiseBlock, ResidualUnit, Snake1d
 from torch import Tensor, nn
 
-from omni2.codec import Span
+from omni2.codec import Range
 from omni2.codec.snac import SnacCodec
 from omni2.fast.graph import Compiler, Node, constant, parameter
 
@@ -47,7 +47,7 @@ class FastSnac(SnacCodec):
         self._graph = compiler(x, given)
         self._lock = threading.Lock()
 
-    def synthesise(self, latents: Tensor, spans: Sequence[Span], noises: Mapping[int, Tensor]) -> Tensor:
+    def synthesise(self, latents: Tensor, spans: Sequence[Range], noises: Mapping[int, Tensor]) -> Tensor:
         """See `SnacCodec.synthesise`."""
         given: dict[str, Any] = {"latents": latents.numpy()}
         begin = 0
