@@ -7,7 +7,7 @@ tokens, the embeddings of a position's eight tokens averaged, features in the pl
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,17 @@ class Span:
     start: int
     features: Tensor
     modality: Modality
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Features of one modality for a whole batch, (n, width) as the adapter takes them, and the row and the position
+    that each stands at, (n,) int64."""
+
+    modality: Modality
+    features: Tensor
+    rows: Tensor
+    positions: Tensor
 
 
 class Cache(Protocol):
@@ -158,8 +169,8 @@ class LanguageModel(ABC):
         """Rows of the embedding table, any shape → (..., n_embd)."""
 
     @abstractmethod
-    def adapt(self, features: Tensor, modality: Modality) -> Tensor:
-        """Encoder features (n, width) → (positions, n_embd); see `group`."""
+    def project(self, groups: Tensor, modality: Modality) -> Tensor:
+        """What `group` makes (n, width) → (n, n_embd), by the modality's adapter."""
 
     @abstractmethod
     def __call__(self, x: Tensor, rows: Rows | None = None) -> Tensor:
@@ -177,30 +188,48 @@ class LanguageModel(ABC):
     def audio_logits(self, hidden: Tensor) -> Tensor:
         """(..., n_embd) → (..., 7, audio_block)."""
 
-    def group(self, features: Tensor, modality: Modality) -> Tensor:
-        """Encoder features (n, width) → what the adapter takes: `audio_stride` of them side by side, zeros at the end.
-
-        Pictures' features stay as they are.
-        """
-        if modality == "image":
-            return features
-        stride = self.config.audio_stride
-        padded = F.pad(features, (0, 0, 0, -features.shape[0] % stride))
-        return padded.reshape(-1, stride * features.shape[1])
+    def adapt(self, features: Tensor, modality: Modality) -> Tensor:
+        """Encoder features (n, width) → (positions, n_embd); see `group`."""
+        return self.project(group(features, modality, self.config.audio_stride), modality)
 
     def embed(self, ids: Tensor, spans: Sequence[Sequence[Span]] = ()) -> Tensor:
         """Layer-local ids (R, 8, T) → (R, T, n_embd); the `spans` of each row replace audio layers' embeddings."""
+        return self.put(ids, place(spans, self.config.audio_stride))
+
+    def put(self, ids: Tensor, features: Sequence[Placed]) -> Tensor:
+        """As `embed`, with the features of all rows side by side: one adapter's call a modality."""
         table = self.look_up(ids + self.offsets[:, None])
         audio = table[:, :AUDIO_LAYERS].sum(1)
-        placed = [(row, span) for row, own in enumerate(spans) for span in own]
-        if placed:
-            pieces = [self.adapt(span.features.to(audio), span.modality) for _, span in placed]
-            rows = torch.cat([torch.full((len(p),), row) for p, (row, _) in zip(pieces, placed, strict=True)])
-            places = torch.cat([torch.arange(len(p)) + s.start for p, (_, s) in zip(pieces, placed, strict=True)])
-            at = (rows.to(ids.device), places.to(ids.device))
-            audio = audio.index_put(at, AUDIO_LAYERS * torch.cat(pieces).to(audio))
+        for placed in features:
+            at = (placed.rows.to(audio.device), placed.positions.to(audio.device))
+            adapted = self.project(placed.features.to(audio), placed.modality)
+            audio = audio.index_put(at, AUDIO_LAYERS * adapted.to(audio))
         embedded: Tensor = (audio + table[:, AUDIO_LAYERS]) / LAYERS
         return embedded
+
+
+def group(features: Tensor, modality: Modality, stride: int) -> Tensor:
+    """Encoder features (n, width) → what the adapter takes: `stride` of a sound's side by side, zeros at the end.
+
+    Pictures' features stay as they are.
+    """
+    if modality == "image":
+        return features
+    padded = F.pad(features, (0, 0, 0, -features.shape[0] % stride))
+    return padded.reshape(-1, stride * features.shape[1])
+
+
+def place(spans: Sequence[Sequence[Span]], stride: int) -> list[Placed]:
+    """The spans of each row of a batch as one `Placed` for each modality that is there."""
+    found = []
+    for modality in get_args(Modality):
+        own = [(row, span) for row, spans_of in enumerate(spans) for span in spans_of if span.modality == modality]
+        if own:
+            groups = [group(span.features, modality, stride) for _, span in own]
+            rows = torch.cat([torch.full((len(g),), row) for g, (row, _) in zip(groups, own, strict=True)])
+            positions = torch.cat([torch.arange(len(g)) + s.start for g, (_, s) in zip(groups, own, strict=True)])
+            found.append(Placed(modality, torch.cat(groups), rows, positions))
+    return found
 
 
 class OmniLM(nn.Module, LanguageModel):
@@ -234,11 +263,11 @@ class OmniLM(nn.Module, LanguageModel):
         found: Tensor = self.embedding(rows)
         return found
 
-    def adapt(self, features: Tensor, modality: Modality) -> Tensor:
-        """Encoder features (n, width) → (positions, n_embd); see `group`."""
+    def project(self, groups: Tensor, modality: Modality) -> Tensor:
+        """What `group` makes (n, width) → (n, n_embd), by the modality's adapter."""
         adapter = self.audio_adapter if modality == "audio" else self.vision_adapter
         assert adapter is not None
-        adapted: Tensor = adapter(self.group(features, modality))
+        adapted: Tensor = adapter(groups)
         return adapted
 
     def forward(self, x: Tensor, rows: Rows | None = None) -> Tensor:

@@ -53,6 +53,15 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 TRAINING = Training(batch=4, save_every=2, log_every=1, evaluate_every=3, evaluation=1, bfloat16=False)
 
 
+def test_batches_drawn_ahead_by_others_are_the_same(tmp_path: Path):
+    write(tmp_path / "data", with_codes())
+    run(plan(tmp_path, "between"))
+    run(plan(tmp_path, "ahead", workers=2))
+    assert log(tmp_path / "ahead") == log(tmp_path / "between")
+    with pytest.raises(OmniError, match="leave --workers out"):
+        run(plan(tmp_path, "stream", workers=2, streamed=True))
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, streamed: bool, request):
     write(tmp_path / "data", rows(("a dog ran",)) if not streamed else with_codes())
@@ -116,7 +125,7 @@ def test_two_parts_one_after_the_other_are_one_batch_of_both(tmp_path: Path, mon
 
     def both(self, step: int):
         drawn = [mix.batches(stage, 4, step - step % loop.GROUP, 0, part, loop.GROUP) for part in (0, 1)]
-        return collate([*drawn[0][step % loop.GROUP], *drawn[1][step % loop.GROUP]], LAYOUT)
+        return collate([*drawn[0][step % loop.GROUP], *drawn[1][step % loop.GROUP]], LAYOUT, 2)
 
     monkeypatch.setattr(loop.Feed, "batch", both)
     train(toy().lm, mix, [stage], tmp_path / "one", TRAINING)

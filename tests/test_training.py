@@ -45,14 +45,17 @@ def test_targets_follow_the_decoding_rules():
 def test_inputs_are_the_targets_of_the_step_before():
     prompt = PromptBuilder(LAYOUT).typed([9, 8])
     spoken = make_sample(PromptBuilder(LAYOUT).typed([9, 8], "speech"), [5], frames(2), LAYOUT)
-    batch = collate([make_sample(prompt, [5, 6, 7], None, LAYOUT), spoken], LAYOUT)
+    batch = collate([make_sample(prompt, [5, 6, 7], None, LAYOUT), spoken], LAYOUT, 2)
     n = len(prompt)
     assert batch.ids[0, TEXT_LAYER, :n].tolist() == prompt.ids[TEXT_LAYER].tolist()
-    assert batch.targets[0, TEXT_LAYER, n - 1 : n + 3].tolist() == [5, 6, 7, LAYOUT.eot]
+    length, text = batch.ids.shape[2], batch.text
+    assert text.at.tolist()[:4] == [*range(n - 1, n + 3)]
+    assert text.what.tolist() == [5, 6, 7, LAYOUT.eot, 5, LAYOUT.eot]
     assert batch.ids[0, TEXT_LAYER, n : n + 3].tolist() == [5, 6, 7]
     assert (batch.ids[0, :AUDIO_LAYERS, n:] == LAYOUT.pad_audio).all()
-    assert (batch.targets[:, :, : n - 1] == IGNORE).all()
     steps = spoken.targets.shape[1]
+    assert batch.audio.at.tolist() == [*range(length + n - 1, length + n - 1 + steps)]
+    assert torch.equal(batch.audio.what.T, spoken.targets[:AUDIO_LAYERS])
     assert torch.equal(batch.ids[1, :AUDIO_LAYERS, n : n + steps - 1], spoken.targets[:AUDIO_LAYERS, :-1])
     assert batch.counts.tolist() == [4 + 2, steps, 0]
 
@@ -68,7 +71,7 @@ def test_learned_on_is_what_decoding_feeds(monkeypatch: pytest.MonkeyPatch):
     assert text[-1] == LAYOUT.eot
     assert len(text) + 1 < len(steps)
     sample = make_sample(prompt, text[:-1], frames(len(text) + 2), LAYOUT)
-    ids = collate([sample], LAYOUT).ids[0]
+    ids = collate([sample], LAYOUT, 2).ids[0]
     after = len(prompt)  # the answer's own steps are fed one by one
     given = torch.cat([one[:, -1:] for one in fed if one.shape[1] == 1], 1)[:, 1:]
     assert torch.equal(ids[TEXT_LAYER, after : after + len(text) + 1], given[TEXT_LAYER, : len(text) + 1])
@@ -76,9 +79,9 @@ def test_learned_on_is_what_decoding_feeds(monkeypatch: pytest.MonkeyPatch):
 
 def test_corruption_hits_only_the_codes_that_are_fed():
     sample = make_sample(PromptBuilder(LAYOUT).typed([9, 8], "speech"), [5, 6], frames(6), LAYOUT)
-    clean = collate([sample], LAYOUT)
-    dirty = collate([sample], LAYOUT, 0.5, torch.Generator().manual_seed(0))
-    assert torch.equal(clean.targets, dirty.targets)
+    clean = collate([sample], LAYOUT, 2)
+    dirty = collate([sample], LAYOUT, 2, 0.5, torch.Generator().manual_seed(0))
+    assert torch.equal(clean.audio.what, dirty.audio.what)
     changed = clean.ids != dirty.ids
     assert 5 < changed.sum() < 42
     assert (clean.ids[changed] < LAYOUT.codebook_size).all()
@@ -89,21 +92,21 @@ def test_padding_changes_no_loss():
     lm = tiny_lm().float()
     short = make_sample(PromptBuilder(LAYOUT).typed([9]), [5], None, LAYOUT)
     long = make_sample(PromptBuilder(LAYOUT).typed([9, 8, 7]), [5, 6, 7], None, LAYOUT)
-    alone = [losses(lm, collate([s], LAYOUT))["text"] * k for s, k in ((short, 2), (long, 4))]
-    together = losses(lm, collate([short, long], LAYOUT))["text"]
+    alone = [losses(lm, collate([s], LAYOUT, 2))["text"] * k for s, k in ((short, 2), (long, 4))]
+    together = losses(lm, collate([short, long], LAYOUT, 2))["text"]
     assert torch.allclose(sum(alone) / 6, together, atol=1e-5)
 
 
 def test_each_audio_layer_is_reported_and_their_mean_learned():
     lm = tiny_lm().float()
-    batch = collate([make_sample(PromptBuilder(LAYOUT).typed([9], "speech"), [5], frames(4), LAYOUT)], LAYOUT)
+    batch = collate([make_sample(PromptBuilder(LAYOUT).typed([9], "speech"), [5], frames(4), LAYOUT)], LAYOUT, 2)
     means = Objective(lm)(batch) / per_part(batch.counts)
     values = named(means)
     assert {*values} == {*PARTS, "audio"}
     hidden = lm(lm.embed(batch.ids))
     for layer in range(AUDIO_LAYERS):
-        said = lm.audio_logits(hidden)[0, :, layer]
-        nats = torch.nn.functional.cross_entropy(said, batch.targets[0, layer], ignore_index=IGNORE)
+        said = lm.audio_logits(hidden)[0, batch.audio.at, layer]
+        nats = torch.nn.functional.cross_entropy(said, batch.audio.what[:, layer])
         assert values[f"audio_{layer}"] == pytest.approx(nats.item(), rel=1e-4)
     assert values["audio"] == pytest.approx(losses(lm, batch)["audio"].item(), rel=1e-5)
 
@@ -117,9 +120,9 @@ def test_recognition_is_learned_wherever_sound_was_heard(tasks):
     heard = [mix.sample(kind, row, PLAIN, rng) for kind in tasks]
     typed = mix.sample("T1T2", asked("capital"), PLAIN, rng)
     assert [s.heard for s in heard] == [tuple(mix.encode(row.question_text))] * len(tasks)
-    assert losses(lm, collate([typed], LAYOUT))["heard"] == 0
-    alone = [losses(lm, collate([s], LAYOUT))["heard"].item() for s in heard]
-    together = losses(lm, collate([*heard, typed], LAYOUT))["heard"]
+    assert losses(lm, collate([typed], LAYOUT, 2))["heard"] == 0
+    alone = [losses(lm, collate([s], LAYOUT, 2))["heard"].item() for s in heard]
+    together = losses(lm, collate([*heard, typed], LAYOUT, 2))["heard"]
     assert together.item() == pytest.approx(np.mean(alone), rel=1e-4)
     torch.autograd.backward(together)
     assert lm.audio_adapter.proj.weight.grad.abs().sum() > 0

@@ -93,10 +93,9 @@ class FastLM(LanguageModel):
         found = F.embedding(rows, self._table).float()
         return found if self._scale is None else found * self._scale[rows][..., None]
 
-    def adapt(self, features: Tensor, modality: Modality) -> Tensor:
-        """As `OmniLM.adapt`."""
-        adapter = self._adapters["audio" if modality == "audio" else "vision"]
-        return adapter(self.group(features.float(), modality))
+    def project(self, groups: Tensor, modality: Modality) -> Tensor:
+        """As `OmniLM.project`."""
+        return self._adapters["audio" if modality == "audio" else "vision"](groups.float())
 
     def __call__(self, x: Tensor, rows: Rows | None = None) -> Tensor:
         """As `OmniLM.forward`: (R, T, n_embd) float32 to the same."""

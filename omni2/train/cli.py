@@ -35,6 +35,7 @@ Average = Annotated[
     int, typer.Option(help="processes learn alone and average their weights every so many steps; 0 shares gradients")
 ]
 Sharded = Annotated[bool, typer.Option(help="spread weights over the processes (FSDP2), for large models on GPUs")]
+Workers = Annotated[int, typer.Option(help="processes that draw samples ahead, for a GPU; 0 draws between the steps")]
 SaveEvery = Annotated[int, typer.Option(help="steps from one checkpoint to the next")]
 
 
@@ -88,6 +89,7 @@ def nano(
     parts: Parts = None,
     processes: Processes = 2,
     average_every: Average = 0,
+    workers: Workers = 0,
     save_every: SaveEvery = 200,
     seed: int = 0,
 ) -> None:
@@ -102,7 +104,7 @@ def nano(
     shop = Workshop(runs)
     if not start:
         tokenizer(shop)  # once, before there are several processes
-    training = _training(batch or NANO.batch, parts, processes, False, save_every, seed, average_every)
+    training = _training(batch or NANO.batch, parts, processes, False, save_every, seed, average_every, workers)
     stages = _stages(NANO.stages, stage, steps)
     rows = tuple(data or shop.sources())
     plan = Plan(partial(begin, shop, start, vision), rows, stages, shop.lm, training)
@@ -214,13 +216,15 @@ def _training(
     save_every: int,
     seed: int,
     average_every: int = 0,
+    workers: int = 0,
 ) -> "Training":
     from omni2.train.loop import Training
 
     if (batch or 1) < 1 or (parts or processes) % processes:
         raise InputError(f"--batch is 1 or more, --parts a multiple of the {processes} processes")
-    if average_every < 0:
-        raise InputError(f"--average-every is 0 (never) or more, not {average_every}")
+    for name, number in {"--average-every": average_every, "--workers": workers}.items():
+        if number < 0:
+            raise InputError(f"{name} is 0 (none) or more, not {number}")
     return Training(
         batch or 1,
         parts or processes,
@@ -228,6 +232,7 @@ def _training(
         save_every=save_every,
         sharded=sharded,
         average_every=average_every,
+        workers=workers,
     )
 
 

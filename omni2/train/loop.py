@@ -1,10 +1,13 @@
 """The training loop of the language model: one stage after the other, resumable, on one process or several."""
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -14,6 +17,7 @@ from accelerate.utils import gather_object
 from rich.progress import Progress
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
+from torch.utils.data import DataLoader
 
 from omni2.errors import OmniError
 from omni2.model import OmniLM
@@ -31,7 +35,7 @@ from omni2.train.objective import Objective, named, per_part, weights
 from omni2.train.plot import LOG, plot_log
 from omni2.train.run import cosine_rate, cut_log, fast_bfloat16, log_row, set_rate
 from omni2.train.samples import Batch, Sample, collate
-from omni2.train.sources import Place
+from omni2.train.sources import Place, Pool
 from omni2.train.stages import Stage, choose_weights
 
 GROUP = 8  # batches drawn together, so that samples of like length share one
@@ -46,6 +50,7 @@ class Training:
     after the other and adds the gradients up.  So a run's results do not depend on how many processes made it.
     Every `evaluate_every` steps the loss on `evaluation` held-out batches is taken, for each part.  `sharded` spreads
     weights and optimiser over the processes (FSDP2) instead of copying them.  `bfloat16` None is where it is fast.
+    `workers` processes draw batches ahead, for a GPU that would else wait for them; data then have to be in memory.
     With `average_every` processes learn from their own parts alone and make their weights one every so many steps
     (local SGD, arXiv 1805.09767): for processes that wait long for each other; results then depend on how many there
     are, and a resumed run takes up the first one's optimiser.
@@ -63,6 +68,7 @@ class Training:
     keep: int = 2
     sharded: bool = False
     average_every: int = 0
+    workers: int = 0
     bfloat16: bool | None = None
 
 
@@ -85,7 +91,31 @@ class Feed:
             seed = self.training.seed + self.index
             self._group = self.mixture.batches(self.stage, self.training.batch, start, seed, self.part, GROUP)
         generator = torch.Generator().manual_seed(hash((self.training.seed, self.index, self.part, step)) % 2**62)
-        return collate(self._group[at], self.mixture.layout, self.stage.corrupted, generator)
+        return collate(
+            self._group[at], self.mixture.layout, self.mixture.config.audio_stride, self.stage.corrupted, generator
+        )
+
+    def batches(self, first: int, steps: int) -> Iterator[Batch]:
+        """The batches from step `first` to the last of `steps`, drawn ahead by `workers` if there are any.
+
+        Raises OmniError if they are to read streams, which one process alone can keep the place of.
+        """
+        if not self.training.workers:
+            yield from map(self.batch, range(first, steps))
+            return
+        if not isinstance(self.mixture.source, Pool):
+            raise OmniError("streamed data are read by one process; leave --workers out")
+        _open_many_files()
+        groups = [range(max(start, first), min(start + GROUP, steps)) for start in range(0, steps, GROUP)]
+        drawn: DataLoader[list[Batch]] = DataLoader(
+            [group for group in groups if group],  # type: ignore[arg-type]
+            batch_size=None,
+            num_workers=self.training.workers,
+            collate_fn=partial(_draw, self),
+            pin_memory=torch.cuda.is_available(),
+        )
+        for group in drawn:
+            yield from group
 
     def place(self, step: int) -> Place:
         """Where the data stand before `step` is drawn: at the beginning of its group."""
@@ -99,7 +129,20 @@ class Feed:
             drawn = unseen.batches(stage, self.training.batch, 0, UNSEEN, self.part, self.training.evaluation)
         except OmniError:
             return []
-        return [collate(samples, unseen.layout) for samples in drawn]
+        return [collate(samples, unseen.layout, unseen.config.audio_stride) for samples in drawn]
+
+
+def _open_many_files() -> None:
+    """Raise this process's limit: every tensor on its way from one process to another is an open file."""
+    if os.name == "posix":
+        resource = import_module("resource")
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _draw(feed: Feed, steps: range) -> list[Batch]:
+    """The batches of these steps, in a process of their own."""
+    return [feed.batch(step) for step in steps]
 
 
 def train(lm: OmniLM, mixture: Mixture, stages: Sequence[Stage], folder: Path, training: Training) -> None:
@@ -190,11 +233,12 @@ class _Run:
         """Take all steps that are left."""
         began, steps, training = time.monotonic(), self.stage.steps, self.training
         unseen = [batch for feed in self.feeds for batch in feed.held_out()]
+        drawn = zip(*(feed.batches(self.begin.done.step, steps) for feed in self.feeds), strict=True)
         with Progress(disable=not self.accelerator.is_main_process) as progress:
             bar = progress.add_task(self.stage.name, total=steps, completed=self.begin.done.step)
-            for step in range(self.begin.done.step, steps):
+            for step, batches in enumerate(drawn, self.begin.done.step):
                 logged, last = step % training.log_every == 0, step + 1 == steps
-                row = self.take_step(step, logged)
+                row = self.take_step(step, batches, logged)
                 if logged:
                     self.log("train", step, row | {"seconds": time.monotonic() - began})
                 pauses = (training.average_every, training.evaluate_every, training.save_every)
@@ -213,11 +257,11 @@ class _Run:
         for weight in self.model.parameters():
             weight.data.copy_(self.accelerator.reduce(weight.data, "mean"))
 
-    def take_step(self, step: int, logged: bool) -> dict[str, float]:
+    def take_step(self, step: int, batches: Sequence[Batch], logged: bool) -> dict[str, float]:
         """One step of the optimiser; returns the mean losses over all parts, the gradient's norm and the rate."""
         rate = cosine_rate(step, self.stage.steps, self.stage.learning_rate, self.stage.warmup, self.stage.floor)
         set_rate(self.optimiser, rate)
-        sums, counts = self._add_up((feed.batch(step) for feed in self.feeds), len(self.feeds), learn=True)
+        sums, counts = self._add_up(batches, learn=True)
         learning = [p for p in self.model.parameters() if p.requires_grad]
         for weight in learning:
             if weight.grad is None:  # no batch made use of it: its momentum fades all the same, on any process
@@ -233,9 +277,8 @@ class _Run:
         means = self.accelerator.reduce(sums, "sum") / per_part(counts)
         return named(means) | {"norm": float(norm), "rate": rate}
 
-    def _add_up(self, batches: Iterator[Batch], number: int, learn: bool) -> tuple[Tensor, Tensor]:
+    def _add_up(self, held: Sequence[Batch], learn: bool) -> tuple[Tensor, Tensor]:
         """Sums of nats (9,) of this process and counts (3,) of those that share its gradients; `learn` takes these."""
-        held = list(batches)
         counts = torch.zeros(3, device=self.accelerator.device)
         for batch in held:
             counts += batch.counts.to(counts)
@@ -245,7 +288,7 @@ class _Run:
             counts = self.accelerator.reduce(counts, "sum")
         total = torch.zeros_like(self.weights)
         for i, batch in enumerate(held):
-            alone = nullcontext() if shared and i + 1 == number else self.accelerator.no_sync(self.model)
+            alone = nullcontext() if shared and i + 1 == len(held) else self.accelerator.no_sync(self.model)
             with alone, torch.set_grad_enabled(learn):
                 with self.accelerator.autocast():
                     sums = (self.model if learn else self.objective)(batch)
@@ -260,7 +303,7 @@ class _Run:
         several = torch.tensor([len(batches)], device=self.accelerator.device)
         if not int(self.accelerator.reduce(several, "sum")):
             return {}
-        sums, counts = self._add_up(iter(batches), len(batches), learn=False)
+        sums, counts = self._add_up(batches, learn=False)
         return named(self.accelerator.reduce(sums, "sum") / per_part(counts))
 
     def log(self, kind: str, step: int, row: dict[str, float]) -> None:

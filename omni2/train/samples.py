@@ -1,11 +1,14 @@
 """Training samples of the language model: a prompt, then what to emit in all eight layers, and where it counts."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from omni2.model import Placed, Span, place
 from omni2.prompt import Prompt
 from omni2.tokens import AUDIO_LAYERS, LAYERS, TEXT_LAYER, TokenLayout, delay
 
@@ -65,16 +68,61 @@ def paced(starts: Sequence[float], frame_rate: float, lead: int) -> list[int]:
 
 
 @dataclass(frozen=True)
+class Aims:
+    """What is to be emitted, (n, ...), and where: places (n,) among the batch's positions, row after row."""
+
+    at: Tensor
+    what: Tensor
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The sounds of a batch whose words are known: places (frames, n) of their positions, padded; the ids of all words
+    one behind the other; how many positions and how many ids each sound has."""
+
+    at: Tensor
+    ids: Tensor
+    lengths: tuple[int, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Samples side by side: ids (B, 8, T) padded on the right, targets alike, aligned with the positions that emit.
+    """Samples side by side: ids (B, 8, T) padded on the right, the features among them (float16), and what to learn.
 
     `counts` (3,) float32: how many text tokens (but `pad`) and steps of audio are to be emitted, how many sounds heard.
     """
 
     ids: Tensor
-    targets: Tensor
-    samples: list[Sample]
+    features: list[Placed]
+    text: Aims
+    audio: Aims
+    heard: Heard
     counts: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same there."""
+        return _each(self, lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The same in pages that a GPU reads beside other work; `DataLoader` asks for it."""
+        return _each(self, Tensor.pin_memory)
+
+
+T = TypeVar("T")
+
+
+def _each(value: T, change: Callable[[Tensor], Tensor]) -> T:
+    """`value` with all tensors in it changed."""
+    changed: Any = value
+    if isinstance(value, Tensor):
+        changed = change(value)
+    elif isinstance(value, list):
+        changed = [_each(one, change) for one in value]
+    elif is_dataclass(value):
+        kind: Any = type(value)
+        changed = kind(*(_each(getattr(value, field.name), change) for field in fields(value)))
+    return cast(T, changed)
 
 
 def _fed(targets: Tensor, pads: Tensor, layout: TokenLayout) -> Tensor:
@@ -84,10 +132,14 @@ def _fed(targets: Tensor, pads: Tensor, layout: TokenLayout) -> Tensor:
 
 
 def collate(
-    samples: list[Sample], layout: TokenLayout, corrupted: float = 0.0, generator: torch.Generator | None = None
+    samples: list[Sample],
+    layout: TokenLayout,
+    stride: int,
+    corrupted: float = 0.0,
+    generator: torch.Generator | None = None,
 ) -> Batch:
     """Inputs at an answer's step are the targets of the step before as the engine feeds them, `pad` for the text's end
-    and where nothing is learned.
+    and where nothing is learned; `stride` is that of the model's audio adapter.
 
     A share `corrupted` of the codes fed (not of those to be emitted) is replaced by others, drawn from `generator`:
     so the speech learns to find back to its text after a wrong code of its own.
@@ -106,6 +158,31 @@ def collate(
         hit[:, AUDIO_LAYERS:] = False
         wrong = torch.randint(layout.codebook_size, ids.shape, generator=generator)
         ids = torch.where(hit & (ids < layout.codebook_size), wrong, ids)
-    text, sounds = targets[:, TEXT_LAYER], sum(bool(s.heard) for s in samples)
-    words, steps = int(((text != IGNORE) & (text != layout.pad_text)).sum()), int((targets[:, 0] != IGNORE).sum())
-    return Batch(ids, targets, samples, torch.tensor([words, steps, sounds]).float())
+    placed = place([s.prompt.spans for s in samples], stride)
+    features = [replace(one, features=one.features.half()) for one in placed]
+    text, audio = _aims(targets[:, TEXT_LAYER]), _aims(targets[:, :AUDIO_LAYERS].transpose(1, 2))
+    heard = _heard(samples, stride, length)
+    words = int((text.what != layout.pad_text).sum())
+    return Batch(ids, features, text, audio, heard, torch.tensor([words, len(audio.at), len(heard.counts)]).float())
+
+
+def _aims(targets: Tensor) -> Aims:
+    """Targets (B, T, ...) → those that are none of `IGNORE`."""
+    flat = targets.flatten(0, 1)
+    at = (flat.flatten(1)[:, 0] if flat.ndim > 1 else flat).ne(IGNORE).nonzero()[:, 0]
+    return Aims(at, flat[at])
+
+
+def _heard(samples: list[Sample], stride: int, length: int) -> Heard:
+    """The sounds with known words in a batch of rows that are `length` positions long."""
+    spoken = [(row, s, sound(s.prompt.spans)) for row, s in enumerate(samples) if s.heard]
+    lengths = tuple(-(-span.features.shape[0] // stride) for _, _, span in spoken)
+    places = [torch.arange(n) + row * length + span.start for n, (row, _, span) in zip(lengths, spoken, strict=True)]
+    at = pad_sequence(places) if places else torch.zeros(0, 0, dtype=torch.int64)
+    ids = torch.tensor([token for _, s, _ in spoken for token in s.heard], dtype=torch.int64)
+    return Heard(at, ids, lengths, tuple(len(s.heard) for _, s, _ in spoken))
+
+
+def sound(spans: Sequence[Span]) -> Span:
+    """The one span of sound in a prompt that has sound."""
+    return next(span for span in spans if span.modality == "audio")
