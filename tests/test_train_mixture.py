@@ -118,6 +118,14 @@ def test_both_labels_are_drawn_alike():
     assert min(labels.values()) > 100
 
 
+def test_what_a_microphone_hears_is_drawn_by_situation():
+    row = Row("", "listen", "toy", "MIT", question_features=HEARD, topic="near", label="n-irq")
+    over, ordered = replace(row, topic="over"), replace(row, topic="ordered", label="irq")
+    pool = Pool([replace(r, key=str(i)) for i, r in enumerate([row, over, *[ordered] * 30])], 0)
+    topics = [pool.draw(KINDS["listen"], PLAIN, np.random.default_rng(i)).topic for i in range(150)]
+    assert all(30 < n < 70 for n in Counter(topics).values())
+
+
 def test_tasks_without_rows_are_left_out():
     stage = Stage("s", {"A1T2": 0.5, "VT2": 0.3, "listen": 0.2}, 1, 1e-3)
     assert {*mixture().possible(stage).mixture} == {"A1T2"}

@@ -67,8 +67,8 @@ def usable(row: Row, kind: Kind, codes: bool) -> bool:
 class Pool:
     """Rows in memory.  An answer is drawn evenly among all, then one of its questions, then one recording of that.
 
-    So an answer with many questions is not learned more than another.  Of pictures the topic is drawn, then a row:
-    their sources are balanced, and an answer fits many.  Questions of the topic "unknown" are drawn apart,
+    So an answer with many questions is not learned more than another.  Of pictures and of what a microphone hears the
+    topic is drawn, then a row: their sources are balanced, and an answer fits many.  Questions of the topic "unknown" are drawn apart,
     `UNKNOWN_SHARE` of the time; everyday sentences are out of scope as well.  Codes of an answer are taken from any row
     with its text.
     """
@@ -125,7 +125,7 @@ class Pool:
             for row in self._rows[task]:
                 if (row.topic == UNKNOWN) == unknown and usable(row, kind, row.answer_text in self.spoken):
                     question = "" if task in ("listen", "see") else row.question_text
-                    answer = row.topic if task == "see" else row.answer_text
+                    answer = row.topic if task in ("see", "listen") else row.answer_text
                     found[answer or row.label or question][question].append(row)
             known = [list(questions.values()) for questions in found.values()]
             self._drawn[task, kind, unknown] = known
