@@ -281,7 +281,7 @@ class _Run:
         """Sums of nats (9,) of this process and counts (3,) of those that share its gradients; `learn` takes these."""
         counts = torch.zeros(3, device=self.accelerator.device)
         for batch in held:
-            counts += batch.counts.to(counts)
+            counts += batch.counts.to(counts, non_blocking=True)
         shared = not (learn and self.local)
         processes = self.accelerator.num_processes if shared else 1  # gradients are averaged over them, these are sums
         if shared:
