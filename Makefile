@@ -3,6 +3,7 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3 python; do $$p -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
+TRAINING ?= --average-every 16
 WHISPER := openai-whisper==20250625
 
 VENV := .venv
@@ -29,14 +30,17 @@ check: $(VENV)/.dev
 assets: $(VENV)/.dev
 	$(OMNI2) data speech
 	$(OMNI2) train codec
-	$(OMNI2) data build corpus runs/data/corpus --phrasings 24 --answer-voice none --model whisper-tiny
-	$(OMNI2) data build followups runs/data/followups --answer-voice none --model whisper-tiny
-	$(OMNI2) data build sentences runs/data/sentences --answer-voice none --model whisper-tiny
+	$(OMNI2) data build corpus runs/data/corpus --phrasings 16 --passes 3 --answer-voice none --model whisper-tiny
+	$(OMNI2) data build followups runs/data/followups --passes 3 --answer-voice none --model whisper-tiny
+	$(OMNI2) data build sentences runs/data/sentences --passes 2 --limit 48000 --answer-voice none --model whisper-tiny
 	$(OMNI2) data build corpus runs/data/typed --typed --answer-voice none
 	$(OMNI2) data build answers runs/data/answers --typed --codec runs/codec
-	$(OMNI2) data interruption runs/data/interruption --count 5000 --model whisper-tiny
+	$(OMNI2) data build recombined runs/data/recombined --typed --codec runs/codec
+	$(OMNI2) data build examples runs/data/examples --typed --limit 26000 --codec runs/codec
+	$(OMNI2) data interruption runs/data/interruption --count 24000 --model whisper-tiny
+	$(OMNI2) data pictures runs/data/pictures --count 7000 --model whisper-tiny
 	$(OMNI2) data check runs/data/*
-	$(OMNI2) train nano --average-every 16
+	$(OMNI2) train nano --vision efficientnet $(TRAINING)
 	$(OMNI2) train assets
 	$(OMNI2) train turns
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omni2.errors import AbilityError
+from omni2.audio import SAMPLE_RATE, to_waveform
+from omni2.eval import vision
 from omni2.hub import NANO_FOLDER
 from omni2.omni import OmniModel
 
@@ -83,9 +84,25 @@ def test_it_reads_its_answers_aloud_and_writes_down_questions(model: OmniModel):
     assert "capital" in model.transcribe(AUDIO / "capital.wav").lower()
 
 
-def test_what_it_never_learned_is_refused(model: OmniModel):
-    with pytest.raises(AbilityError, match="see"):
-        model.stream(image=np.zeros((64, 64, 3), np.uint8))
+def test_it_can_all_that_the_family_can(model: OmniModel):
+    assert model.abilities == {"answer", "history", "listen", "see", "speak", "transcribe"}
+
+
+def test_a_question_may_follow_up_the_turn_before(model: OmniModel):
+    before = [("What is the capital of France?", "The capital of France is Paris.")]
+    assert "Rome" in model.answer(text="And of Italy?", reply="text", history=before).text
+
+
+def test_it_stops_when_told_to_and_at_nothing_else(model: OmniModel):
+    order = to_waveform(Path(__file__).with_name("stop.wav"))
+    assert model.listen(np.pad(order, (0, SAMPLE_RATE // 10)))
+    assert not any(model.listen(file) for file in sorted(AUDIO.glob("*.wav")))
+
+
+def test_it_names_most_drawings_of_an_artist_it_never_saw(model: OmniModel):
+    named = [one.is_right for one in vision.run(model, vision.cases(40)) if one.case.kind == "name"]
+    assert len(named) == 40
+    assert sum(named) > 20
 
 
 @pytest.mark.slow

@@ -208,6 +208,25 @@ def assets(runs: Runs = Path("runs"), out: Path | None = None) -> None:
     make_assets(Workshop(runs).lm / MODEL, out or ASSETS)
 
 
+@train.command()
+@plain_errors
+def blend(
+    model: Annotated[str, typer.Argument(help="the trained model: a folder or hub id")],
+    other: Annotated[str, typer.Argument(help="the model it was trained from")],
+    out: Annotated[Path, typer.Argument(help="the folder for the blend")],
+    share: Annotated[float, typer.Option(help="of the other's weights, from 0 to 1")] = 0.2,
+) -> None:
+    """Blend the weights of a trained model with those it began from: what it learned too well comes back."""
+    import torch
+
+    from omni2.bundle import save
+    from omni2.hub import load_bundle
+    from omni2.train.nano import blend as blended
+
+    save(blended(load_bundle(model), load_bundle(other), share), out, torch.float32)
+    typer.echo(f"the blend is in {out}")
+
+
 def _training(
     batch: int | None,
     parts: int | None,

@@ -171,6 +171,21 @@ def recast(lm: OmniLM, **sizes: int) -> OmniLM:
     return changed
 
 
+def blend(model: Bundle, other: Bundle, share: float) -> Bundle:
+    """`model`, its language model moved by `share`, from 0 to 1, towards the one of `other` that it was trained from.
+
+    What training took too far comes back, most of what it taught stays (Wortsman et al., arXiv 2109.01903).  Weights
+    that `other` does not have in that shape stay as they are.  Raises InputError for another share.
+    """
+    if not 0 <= share <= 1:
+        raise InputError(f"a share lies between 0 and 1, not {share}")
+    lm, before = model.trainable(), other.trainable().state_dict()
+    mine = lm.state_dict()
+    both = [name for name, value in mine.items() if name in before and before[name].shape == value.shape]
+    lm.load_state_dict(mine | {name: torch.lerp(mine[name], before[name], share) for name in both})
+    return model
+
+
 def make_assets(model: Path, out: Path = ASSETS) -> None:
     """Turn the trained model into the package's own: float16, with its card."""
     save(load(model), out, torch.float16, compact=ENCODERS)

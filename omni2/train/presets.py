@@ -19,8 +19,8 @@ class Preset:
 SEEN: Mapping[Task, float] = {"VA1T2": 0.02, "VT1T2": 0.02, "VT2": 0.01}
 
 WHOLE: Mapping[Task, float] = {
-    **{"A1A2": 0.2, "T1A2": 0.06, "T1A1": 0.06, "A1T2": 0.22, "A1T1": 0.16, "T1T2": 0.12},
-    **{"VA1T2": 0.03, "VT1T2": 0.05, "VT2": 0.02, "VA1A2": 0.01, "listen": 0.12},
+    **{"A1A2": 0.16, "T1A2": 0.05, "T1A1": 0.2, "A1T2": 0.14, "A1T1": 0.2, "T1T2": 0.06},
+    **{"VA1T2": 0.04, "VT1T2": 0.04, "VT2": 0.02, "VA1A2": 0.02, "listen": 0.07},
 }
 
 NANO = Preset(
@@ -35,17 +35,8 @@ NANO = Preset(
             remembered=0.1,
         ),
         # A spoken answer is learned as a whole, code by code: said some thirty times, it is at 0.2 nats a code.
-        Stage("generalise", WHOLE, steps=4600, learning_rate=6e-4, warmup=50, sentences=0.2, remembered=0.1),
-        Stage(
-            "steady",
-            WHOLE,
-            steps=850,
-            learning_rate=2e-4,
-            warmup=20,
-            corrupted=0.1,
-            sentences=0.2,
-            remembered=0.1,
-        ),
+        Stage("generalise", WHOLE, steps=4600, learning_rate=1e-3, corrupted=0.1, remembered=0.1),
+        Stage("steady", WHOLE, steps=850, learning_rate=1e-4, warmup=20, corrupted=0.1, remembered=0.1),
     ),
     batch=32,
     streamed=False,

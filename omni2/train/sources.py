@@ -68,9 +68,9 @@ class Pool:
     """Rows in memory.  An answer is drawn evenly among all, then one of its questions, then one recording of that.
 
     So an answer with many questions is not learned more than another.  Of pictures and of what a microphone hears the
-    topic is drawn, then a row: their sources are balanced, and an answer fits many.  Questions of the topic "unknown" are drawn apart,
-    `UNKNOWN_SHARE` of the time; everyday sentences are out of scope as well.  Codes of an answer are taken from any row
-    with its text.
+    topic is drawn, then a row: their sources are balanced, and an answer fits many.  Questions of the topic "unknown"
+    are drawn apart, `UNKNOWN_SHARE` of the time; everyday sentences are out of scope as well.  Codes of an answer are
+    taken from any row with its text.
     """
 
     def __init__(self, rows: Iterable[Row], one_in: int = HELD_OUT, spoken: Mapping[str, Row] | None = None) -> None:
