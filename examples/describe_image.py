@@ -1,6 +1,6 @@
 """Describe a picture: python examples/describe_image.py [PICTURE] --model gpt-omni/mini-omni2
 
-Needs a model that can see; the embedded `nano` says that it cannot.
+The embedded `nano` was taught some 300 everyday things, and not all of them well.
 """
 
 import argparse
