@@ -149,6 +149,9 @@ class Bench:
         engine = Engine(self.model.bundle.lm, 2 * n)
 
         def begin() -> Conversation:
+            nonlocal engine
+            if not pair:  # the row taken away below never comes back to its engine
+                engine = Engine(self.model.bundle.lm, 2 * n)
             talk = engine.submit(self.prompt(0.2))
             if not pair:
                 talk._turn.text_ended = True
