@@ -4,6 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3 python; do $
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 TRAINING ?= --average-every 16
+PASSES ?= 1
 WHISPER := openai-whisper==20250625
 
 VENV := .venv
@@ -30,9 +31,9 @@ check: $(VENV)/.dev
 assets: $(VENV)/.dev
 	$(OMNI2) data speech
 	$(OMNI2) train codec
-	$(OMNI2) data build corpus runs/data/corpus --phrasings 16 --passes 3 --answer-voice none --model whisper-tiny
-	$(OMNI2) data build followups runs/data/followups --passes 3 --answer-voice none --model whisper-tiny
-	$(OMNI2) data build sentences runs/data/sentences --passes 2 --limit 48000 --answer-voice none --model whisper-tiny
+	$(OMNI2) data build corpus runs/data/corpus --phrasings 16 --passes $(PASSES) --answer-voice none --model whisper-tiny
+	$(OMNI2) data build followups runs/data/followups --passes $(PASSES) --answer-voice none --model whisper-tiny
+	$(OMNI2) data build sentences runs/data/sentences --passes $(PASSES) --answer-voice none --model whisper-tiny
 	$(OMNI2) data build corpus runs/data/typed --typed --answer-voice none
 	$(OMNI2) data build answers runs/data/answers --typed --codec runs/codec
 	$(OMNI2) data build recombined runs/data/recombined --typed --codec runs/codec

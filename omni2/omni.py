@@ -34,7 +34,7 @@ from omni2.words import WordStream
 __all__ = ["LISTENING", "SAMPLE_RATE", "Answer", "AnswerStream", "Chunk", "Heard", "OmniModel", "Samples", "Timings"]
 
 LISTENING = 2.5  # seconds at a microphone that `OmniModel.listen` hears; its training data are as long
-SURE = 0.9  # how likely an order has to be: at 0.5, in voices of the training, 40 an hour were none, at 0.9 ten
+SURE = 0.9  # how likely an order has to be: talk that is none comes near it far more often than it reaches this
 WORDY = (64, 12)  # tokens a transcript may have: so many, and so many more for each second of sound
 
 

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -105,7 +105,6 @@ class Feed:
             return
         if not isinstance(self.mixture.source, Pool):
             raise OmniError("streamed data are read by one process; leave --workers out")
-        _open_many_files()
         groups = [range(max(start, first), min(start + GROUP, steps)) for start in range(0, steps, GROUP)]
         drawn: DataLoader[list[Batch]] = DataLoader(
             [group for group in groups if group],  # type: ignore[arg-type]
@@ -114,8 +113,9 @@ class Feed:
             collate_fn=partial(_draw, self),
             pin_memory=torch.cuda.is_available(),
         )
-        for group in drawn:
-            yield from group
+        with _many_open_files():
+            for group in drawn:
+                yield from group
 
     def place(self, step: int) -> Place:
         """Where the data stand before `step` is drawn: at the beginning of its group."""
@@ -132,12 +132,19 @@ class Feed:
         return [collate(samples, unseen.layout, unseen.config.audio_stride) for samples in drawn]
 
 
-def _open_many_files() -> None:
-    """Raise this process's limit: every tensor on its way from one process to another is an open file."""
-    if os.name == "posix":
-        resource = import_module("resource")
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+@contextmanager
+def _many_open_files() -> Iterator[None]:
+    """As many as the system allows, for now: every tensor on its way from one process to another is an open file."""
+    if os.name != "posix":
+        yield
+        return
+    resource = import_module("resource")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def _draw(feed: Feed, steps: range) -> list[Batch]:
