@@ -184,7 +184,7 @@ def test_end_and_start_again(server: str, browser: Browser) -> None:
 
 
 def test_speaking_up_interrupts(server: str, driver: Playwright, tmp_path: Path) -> None:
-    microphone = write_microphone(tmp_path / "microphone.wav", [CAPITAL, CAPITAL], gap=2.2)
+    microphone = write_microphone(tmp_path / "microphone.wav", [CAPITAL, CAPITAL], gap=1.6)
     with chromium(driver, microphone) as browser, opened(browser, f"{server}/live/?interrupt=barge-in") as page:
         page.get_by_role("button", name="Start").click()
         page.wait_for_function(f"omni.turns.length === 4 && omni.turns[3].latency !== null && ({QUIET})")
