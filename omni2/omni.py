@@ -175,26 +175,33 @@ class OmniModel:
         sampling = sampling or Sampling(max_tokens=most)
         return self._start(prompt, sampling).collect().text.strip()
 
-    @torch.inference_mode()
     def listen(self, audio: Sound, *, rate: float = SAMPLE_RATE, threshold: float = SURE) -> bool:
-        """Whether the sound just heard is an order to stop ("Stop Omni").
+        """Whether the sound just heard is an order to stop ("Stop Omni"): `ordered`, decided at once.
+
+        `threshold`, in (0, 1), is how likely it has to be: higher misses more orders and obeys fewer that were none.
+        `omni2.duplex.judge.Judge` decides better, over several questions.  Raises as `ordered` does.
+        """
+        if not 0 < threshold < 1:
+            raise InputError(f"a threshold lies between 0 and 1, not {threshold}")
+        return self.ordered(audio, rate=rate) > threshold
+
+    @torch.inference_mode()
+    def ordered(self, audio: Sound, *, rate: float = SAMPLE_RATE) -> float:
+        """How likely, from 0 to 1, the sound just heard ends with an order to stop.
 
         `audio` is a file or samples (see `stream`) up to now, of which the last `LISTENING` seconds count; ask again
-        at least every half second.  `threshold`, in (0, 1), is how sure the model has to be: higher misses more orders
-        and obeys fewer that were none.  One forward pass, which takes no row of the batch and waits for no answer.
+        at least every half second.  One forward pass, which takes no row of the batch and waits for no answer.
 
         Raises AbilityError if the model never learned to listen, InputError for sound that cannot be used.
         """
         self._need("listen")
-        if not 0 < threshold < 1:
-            raise InputError(f"a threshold lies between 0 and 1, not {threshold}")
         length = round(LISTENING * SAMPLE_RATE)
         wave = np.pad(to_waveform(audio, rate), (length, 0))[-length:]
         prompt = self.prompts.listening(self.bundle.audio_encoder.encode(wave, self.bundle.window))
         lm, layout = self.bundle.lm, self.bundle.lm.layout
         hidden = lm(lm.embed(prompt.ids.to(self.engine.device)[None], [prompt.spans]))[0, -1]
         irq, n_irq = lm.text_logits(hidden)[[layout.irq, layout.n_irq]].float()
-        return bool((irq - n_irq).sigmoid() > threshold)
+        return float((irq - n_irq).sigmoid())
 
     def hear(self, audio: Sound, *, rate: float = SAMPLE_RATE, window: Window | None = None) -> Heard:
         """Sound (see `stream` for its forms and the errors) through the encoder, for several calls to share.

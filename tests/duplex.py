@@ -119,10 +119,10 @@ class Known:
         best = max(scores, key=lambda words: scores[words])
         return best if scores[best] > 0.5 else "something else"
 
-    def listen(self, audio: np.ndarray, *, threshold: float = 0.5) -> bool:
+    def ordered(self, audio: np.ndarray) -> float:
         self.listened += 1
         score, end = likeness(audio, ORDER)
-        return score > 0.6 and end <= len(audio) + 2000
+        return float(score > 0.6 and end <= len(audio) + 2000)
 
     def finished(self, heard: np.ndarray) -> float | None:
         return self.sure

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from omni2.duplex.echo import BLOCK, EchoCanceller
 from omni2.duplex.finished import FRAMES, TurnEnd
 from omni2.duplex.heard import Memory, Words
+from omni2.duplex.judge import Judge
 from omni2.duplex.phrases import begun, distance, folded, is_call, is_nod, ordered
 from omni2.duplex.turns import LONG, SHORT, UNSURE, patience
 
@@ -129,3 +130,12 @@ def test_the_end_of_a_turn_is_judged_by_its_last_frames() -> None:
     assert net.likely(features) == pytest.approx(net.likely(features[30:]), abs=1e-6)
     assert net.likely(features) != net.likely(features[:-10])
     assert 0 < net.likely(features[:5]) < 1
+
+
+def test_an_order_is_one_when_it_is_likely_twice_in_a_row_or_beyond_doubt() -> None:
+    judge = Judge()
+    assert [judge.take(likely) for likely in (0.9, 0.1, 0.9, 0.1)] == [False] * 4  # a moment each
+    assert [judge.take(likely) for likely in (0.6, 0.6)] == [False, True]
+    assert Judge().take(0.99)
+    judge.reset()
+    assert not judge.take(0.6)

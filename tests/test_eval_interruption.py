@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from omni2.eval import asking, interruption
-from omni2.eval.interruption import LISTENING, STEP, Case, Result, decide, false_stops, scores
+from omni2.eval.interruption import EVERY, LISTENING, Case, Result, decide, false_stops, scores
 from omni2.omni import SAMPLE_RATE
 from omni2.train.data.interruption import PHRASES
 from omni2.train.data.reserved import NEAR
@@ -16,19 +16,19 @@ EVERYDAY = ("The cat sat.", "Go home now.")
 class Listener:
     """Stops once a loud positive sound is over for 20 ms; orders sound so, all else is negative."""
 
-    def listen(self, wave: np.ndarray) -> bool:
+    def ordered(self, wave: np.ndarray) -> float:
         loud = wave > 0.3
-        return bool(loud[-round(LISTENING * SAMPLE_RATE) :].any() and not loud[-320:].any())
+        return float(loud[-round(LISTENING * SAMPLE_RATE) :].any() and not loud[-320:].any())
 
 
 class Always:
-    def listen(self, wave: np.ndarray) -> bool:
-        return True
+    def ordered(self, wave: np.ndarray) -> float:
+        return 1.0
 
 
 class Never:
-    def listen(self, wave: np.ndarray) -> bool:
-        return False
+    def ordered(self, wave: np.ndarray) -> float:
+        return 0.0
 
 
 @pytest.fixture(autouse=True)
@@ -73,10 +73,10 @@ def test_babble_lies_as_far_below_the_phrase_as_said(level: float) -> None:
 def test_a_model_that_waits_for_the_end_is_right_within_a_step() -> None:
     results = interruption.run(Listener(), [case for case in interruption.cases(6) if case.level is None])
     assert all(one.is_right for one in results)
-    assert all(0.02 <= one.delay <= STEP + 0.02 for one in results if one.case.order)
+    assert all(0.02 <= one.delay <= EVERY + 0.02 for one in results if one.case.order)
     got = figures(results)
     assert got["clean.f1"] == got["clean.precision"] == got["clean.recall"] == 1
-    assert 0.02 <= got["median"] <= got["delay"] <= STEP + 0.02
+    assert 0.02 <= got["median"] <= got["delay"] <= EVERY + 0.02
 
 
 def test_stops_before_the_order_is_over_are_false() -> None:

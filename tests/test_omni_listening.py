@@ -1,7 +1,6 @@
 """Whether a sound is an order to stop."""
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from toys import ABILITIES, LAYOUT, tiny_model, tone
@@ -21,15 +20,6 @@ def listener() -> OmniModel:
     return tiny_model(abilities=ABILITIES | {"listen"})
 
 
-def sureness(listener: OmniModel, audio: npt.NDArray[np.float32]) -> float:
-    """The least threshold at which `audio` is no order any more: how likely `irq` is against `n_irq`."""
-    low, high = 0.0, 1.0
-    for _ in range(12):
-        middle = (low + high) / 2
-        low, high = (middle, high) if listener.listen(audio, threshold=middle) else (low, middle)
-    return low
-
-
 def test_listening_weighs_the_two_tokens_of_the_prompt_it_was_trained_on(listener: OmniModel) -> None:
     sound = np.random.default_rng(1).normal(0, 0.1, round(LISTENING * 16_000)).astype(np.float32)
     heard = listener.bundle.audio_encoder.encode(sound, listener.bundle.window)
@@ -38,20 +28,21 @@ def test_listening_weighs_the_two_tokens_of_the_prompt_it_was_trained_on(listene
     with torch.no_grad():
         logits = lm.text_logits(lm(lm.embed(prompt.ids[None], [prompt.spans]))[0, -1])
     likely = logits[[LAYOUT.irq, LAYOUT.n_irq]].softmax(0)[0]
-    assert sureness(listener, sound) == pytest.approx(float(likely), abs=1e-3)
-    assert listener.listen(sound) == (likely > 0.5)
+    assert listener.ordered(sound) == pytest.approx(float(likely), abs=1e-3)
+    assert listener.listen(sound, threshold=float(likely) - 0.01)
+    assert not listener.listen(sound, threshold=float(likely) + 0.01)
     assert listener.engine.live == 0
 
 
 def test_only_the_last_seconds_are_heard_and_what_is_missing_is_silence(listener: OmniModel) -> None:
     length = round(LISTENING * 16_000)
     sound = np.random.default_rng(2).normal(0, 0.1, length).astype(np.float32)
-    expected = sureness(listener, sound)
-    assert sureness(listener, np.concatenate([tone(1.0), sound])) == expected
-    assert sureness(listener, np.concatenate([sound, tone(1.0)])) != expected
+    expected = listener.ordered(sound)
+    assert listener.ordered(np.concatenate([tone(1.0), sound])) == expected
+    assert listener.ordered(np.concatenate([sound, tone(1.0)])) != expected
     short = sound[-8_000:]
     padded = np.concatenate([np.zeros(length - 8_000, np.float32), short])
-    assert sureness(listener, short) == sureness(listener, padded)
+    assert listener.ordered(short) == listener.ordered(padded)
 
 
 def test_listening_needs_the_ability_sound_and_a_threshold(model: OmniModel, listener: OmniModel) -> None:

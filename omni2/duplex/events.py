@@ -20,7 +20,7 @@ class Model(Protocol):
     def hear(self, audio: Any, /) -> Any: ...  # noqa: ANN401 (what `stream` and `transcribe` take as sound)
     def stream(self, audio: Any = None, /, *args: Any, **options: Any) -> AnswerStream: ...  # noqa: ANN401
     def transcribe(self, audio: Any, /) -> str: ...  # noqa: ANN401
-    def listen(self, audio: Any, /, *args: Any, **options: Any) -> bool: ...  # noqa: ANN401
+    def ordered(self, audio: Any, /) -> float: ...  # noqa: ANN401
     def finished(self, heard: Any, /) -> float | None: ...  # noqa: ANN401
     def tokens(self, text: str, /) -> int: ...
 

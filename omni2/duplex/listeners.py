@@ -11,6 +11,7 @@ import numpy.typing as npt
 from omni2.audio import SAMPLE_RATE
 from omni2.duplex.ear import Frame
 from omni2.duplex.events import Cause, Model, Policy
+from omni2.duplex.judge import EVERY, LIKELY, Judge
 from omni2.duplex.phrases import PHRASES, begun, is_call, is_nod, ordered
 from omni2.duplex.vad import WINDOW
 from omni2.errors import OmniError
@@ -18,8 +19,8 @@ from omni2.errors import OmniError
 Samples = npt.NDArray[np.float32]
 
 LISTENED = 2.5  # seconds that the model hears at once when it listens for an order
-EVERY = 8  # frames between two questions to the model: 0.26 s
-DOUBT = 0.2  # how sure the model is when an order is suspected
+FRAMES = round(EVERY * SAMPLE_RATE / WINDOW)  # between two questions to the model
+DOUBT = 0.2  # how likely an order is that is suspected
 AFTER = 1.0  # seconds behind the last voice in which an order may still be found
 AGAIN = 20  # frames of talk after which it is written down once more: 0.64 s
 GAP = 6  # frames without voice that end what somebody says: 0.19 s
@@ -74,12 +75,13 @@ class Order:
     cause: Cause = "command"
 
     def __init__(self, model: Model) -> None:
-        self._model, self._recent = model, Recent(LISTENED)
+        self._model, self._recent, self._judge = model, Recent(LISTENED), Judge()
         self.reset()
 
     def reset(self) -> None:
         """See `Listener`."""
         self._recent.clear()
+        self._judge.reset()
         self._quiet, self._count, self._opinion = AFTER, 0, Opinion.NOTHING
 
     def push(self, frame: Frame) -> Opinion:
@@ -89,20 +91,23 @@ class Order:
         self._count += 1
         if self._quiet >= AFTER:
             self._opinion = Opinion.NOTHING
-        elif self._count >= EVERY:
+            self._judge.reset()
+        elif self._count >= FRAMES:
             self._count = 0
-            self._opinion = judged(self._model, self._recent.wave)
+            likely = order_likely(self._model, self._recent.wave)
+            if self._judge.take(likely):
+                self._opinion = Opinion.STOP
+            else:
+                self._opinion = Opinion.SUSPICION if likely >= DOUBT else Opinion.NOTHING
         return self._opinion
 
 
-def judged(model: Model, wave: Samples) -> Opinion:
-    """What a model that learned to listen says of the end of `wave`."""
+def order_likely(model: Model, wave: Samples) -> float:
+    """How likely the end of `wave` is an order, to a model that learned to listen; silence is none."""
     try:
-        if not model.listen(wave, threshold=DOUBT):
-            return Opinion.NOTHING
-        return Opinion.STOP if model.listen(wave) else Opinion.SUSPICION
-    except OmniError:  # silence
-        return Opinion.NOTHING
+        return model.ordered(wave)
+    except OmniError:
+        return 0.0
 
 
 def written(model: Model, sound: object) -> str:
@@ -224,5 +229,5 @@ def is_order(model: Model, wave: Samples, heard: object, phrases: Sequence[str] 
     if len(wave) > LISTENED * SAMPLE_RATE:
         return False
     if "listen" in model.abilities and tuple(phrases) == PHRASES:
-        return judged(model, wave) is Opinion.STOP
+        return order_likely(model, wave) >= LIKELY
     return "transcribe" in model.abilities and ordered(written(model, heard), phrases)

@@ -1,7 +1,7 @@
 """Does the model stop when told to, how soon, and does it go on when others talk?  In voices no training had.
 
 An order is one of the training's phrases over babble; near misses ("Stop the car.") and sentences are no orders.  The
-model is asked every `STEP` seconds about what was just heard, as a program that listens would ask it.
+model is asked every `EVERY` seconds about what was just heard, and judged by as a session does.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from statistics import median
 import numpy as np
 
 from omni2.audio import SAMPLE_RATE
+from omni2.duplex.judge import EVERY, Judge
 from omni2.eval.asking import Wave, each, spoken, together
 from omni2.eval.report import Figure, Table, by
 from omni2.eval.transcription import sentences
@@ -22,7 +23,6 @@ from omni2.train.data.reserved import NEAR
 from omni2.train.data.voices import RESERVED
 
 LEVELS = (None, 20.0, 10.0, 5.0)  # dB of the phrase over babble; None: nothing else is heard
-STEP = 0.25  # seconds between two decisions
 TOO_SOON = 0.8  # of a phrase has to be over before a stop is no guess
 LATE = 1.0  # seconds behind a phrase until which a stop is still due to it
 TALKERS = 4  # of the babble
@@ -87,8 +87,8 @@ def cases(n: int, seed: int = 0) -> list[Case]:
 def scene(text: str, voice: str, order: bool, level: float | None, rng: np.random.Generator) -> Case:
     """`text` behind more sound than the model hears at once, and before some more, all under babble."""
     phrase = augment.change_speed(spoken(voice, text), rng.uniform(*augment.SPEED))
-    before = round(rng.uniform(LISTENING, LISTENING + STEP) * SAMPLE_RATE)  # so that decisions fall at any place in it
-    after = round((LATE + STEP) * SAMPLE_RATE)
+    before = round(rng.uniform(LISTENING, LISTENING + EVERY) * SAMPLE_RATE)  # so that decisions fall at any place in it
+    after = round((LATE + EVERY) * SAMPLE_RATE)
     wave = np.pad(phrase, (before, after)) + QUIET * rng.standard_normal(before + phrase.size + after, np.float32)
     if level is not None:
         talkers = [spoken(str(rng.choice(RESERVED)), str(rng.choice(_talk()))) for _ in range(TALKERS)]
@@ -99,11 +99,11 @@ def scene(text: str, voice: str, order: bool, level: float | None, rng: np.rando
 
 
 def decide(model: OmniModel, case: Case) -> Result:
-    """Ask every `STEP` seconds, from the phrase's beginning to `LATE` seconds after its end, until it says to stop."""
-    step = round(STEP * SAMPLE_RATE)
-    first = -(-case.start // step) * step
+    """Ask every `EVERY` seconds, from the phrase's beginning to `LATE` seconds after its end, until it says to stop."""
+    step = round(EVERY * SAMPLE_RATE)
+    first, judge = -(-case.start // step) * step, Judge()
     for now in range(first, case.end + round(LATE * SAMPLE_RATE) + 1, step):
-        if model.listen(case.wave[:now]):
+        if judge.take(model.ordered(case.wave[:now])):
             return Result(case, (now - case.end) / SAMPLE_RATE)
     return Result(case, None)
 
@@ -135,12 +135,12 @@ def other_speech(minutes: float, seed: int = 0) -> list[Wave]:
 
 def false_stops(model: OmniModel, pieces: Sequence[Wave]) -> int:
     """How often the model stops during `other_speech`; decisions within `LISTENING` seconds are one stop."""
-    step, lead = round(STEP * SAMPLE_RATE), round(LISTENING * SAMPLE_RATE)
+    step, lead = round(EVERY * SAMPLE_RATE), round(LISTENING * SAMPLE_RATE)
 
     def one(piece: Wave) -> int:
-        stops, silent_until = 0, 0
+        stops, silent_until, judge = 0, 0, Judge()
         for now in range(lead + step, piece.size + 1, step):
-            if now >= silent_until and model.listen(piece[now - lead : now]):
+            if judge.take(model.ordered(piece[now - lead : now])) and now >= silent_until:
                 stops, silent_until = stops + 1, now + lead
         return stops
 
