@@ -31,7 +31,7 @@ check: $(VENV)/.dev
 assets: $(VENV)/.dev
 	$(OMNI2) data speech
 	$(OMNI2) train codec
-	$(OMNI2) data build corpus runs/data/corpus --phrasings 16 --passes $(PASSES) --answer-voice none --model whisper-tiny
+	$(OMNI2) data build corpus runs/data/corpus --phrasings 48 --passes $(PASSES) --answer-voice none --model whisper-tiny
 	$(OMNI2) data build followups runs/data/followups --passes $(PASSES) --answer-voice none --model whisper-tiny
 	$(OMNI2) data build sentences runs/data/sentences --passes $(PASSES) --answer-voice none --model whisper-tiny
 	$(OMNI2) data build corpus runs/data/typed --typed --answer-voice none

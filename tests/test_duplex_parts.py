@@ -125,7 +125,7 @@ def test_patience_falls_with_certainty() -> None:
 
 def test_the_end_of_a_turn_is_judged_by_its_last_frames() -> None:
     torch.manual_seed(0)
-    net = TurnEnd(16)
+    net = TurnEnd(16).eval()
     features = torch.randn(FRAMES + 30, 16)
     assert net.likely(features) == pytest.approx(net.likely(features[30:]), abs=1e-6)
     assert net.likely(features) != net.likely(features[:-10])

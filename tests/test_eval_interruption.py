@@ -35,7 +35,7 @@ class Never:
 def signs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Voices that say orders as a second above zero and all else as one below."""
     monkeypatch.setattr(asking, "say", lambda voice, text: (0.5 if text in PHRASES else -0.5) * SECOND)
-    monkeypatch.setattr(interruption, "_talk", lambda: EVERYDAY)
+    monkeypatch.setattr(interruption, "everyday", lambda: EVERYDAY)
     monkeypatch.setattr(interruption, "TALK", len(EVERYDAY))
     asking.spoken.cache_clear()
     yield

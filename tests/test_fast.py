@@ -65,7 +65,23 @@ def test_tokens_features_and_heads_are_torchs(both: tuple[OmniLM, FastLM]) -> No
 
 @torch.inference_mode()
 def test_rows_of_any_length_in_any_slots_are_torchs(both: tuple[OmniLM, FastLM]) -> None:
-    """Whole passes, prefills across the blocks' borders, copies, and steps of rows at different places."""
+    assert torch.allclose(*(lm(positions(70, 2)) for lm in both), atol=TOLERANCE)
+    same_rows(both, TOLERANCE)
+
+
+@torch.inference_mode()
+def test_a_packed_cache_holds_nearly_the_same_in_less_than_half_the_room() -> None:
+    slow, whole = pair(True)
+    packed = FastLM(CONFIG, LAYOUT, quantise(slow.state_dict()), Compiler(rounded=False, packed=True))
+    same_rows((slow, packed), 0.05)
+    sizes = [sum(store.nbytes for store in lm.cache(4)._stores) for lm in (whole, packed)]
+    assert sizes[1] == sizes[0] * 24 / 64
+    with pytest.raises(AssertionError):  # or nothing was rounded
+        same_rows((slow, packed), TOLERANCE)
+
+
+def same_rows(both: tuple[OmniLM, FastLM], tolerance: float) -> None:
+    """Prefills across the blocks' borders, copies, and steps of rows at different places."""
     caches = [lm.cache(4) for lm in both]
 
     def same(x: torch.Tensor, slots: list[int], starts: list[int]) -> None:
@@ -73,9 +89,8 @@ def test_rows_of_any_length_in_any_slots_are_torchs(both: tuple[OmniLM, FastLM])
             lm(x, Rows(cache, torch.tensor(slots), torch.tensor(starts)))
             for lm, cache in zip(both, caches, strict=True)
         ]
-        assert torch.allclose(*results, atol=TOLERANCE)
+        assert torch.allclose(*results, atol=tolerance)
 
-    assert torch.allclose(*(lm(positions(70, 2)) for lm in both), atol=TOLERANCE)
     same(positions(BLOCK + 3), [2], [0])
     same(positions(2 * BLOCK, 1, 5), [0], [0])
     for cache in caches:

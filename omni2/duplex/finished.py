@@ -15,31 +15,35 @@ from torch import Tensor, nn
 
 from omni2.encoder import FRAME_RATE, Encoder
 
-FRAMES = 2 * FRAME_RATE  # of a turn's end that are looked at, the pause behind it included
+FRAMES = 4 * FRAME_RATE  # of a turn's end that are looked at, the pause behind it included
 PAUSE = 0.2  # seconds of silence behind the last word, at which it is asked
 WEIGHTS = Path(__file__).parents[1] / "assets" / "turns" / "whisper-tiny.en.safetensors"
 SIZES = (80, 384, 4)  # bands, width and blocks of the encoder that the weights belong to
 
 
-class TurnEnd(nn.Module):
-    """Attention over the last frames, then one number: above 0 for a finished turn."""
+STRIDE = 4  # frames that are taken together
 
-    def __init__(self, width: int, hidden: int = 48) -> None:
+
+class TurnEnd(nn.Module):
+    """Reads the last frames in both directions, attends to some, and says one number: above 0 for a finished turn."""
+
+    def __init__(self, width: int, hidden: int = 96, heads: int = 4) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.enter = nn.Linear(width, hidden)
-        self.place = nn.Parameter(torch.zeros(FRAMES, hidden))
-        self.attend = nn.Linear(hidden, 4)
-        self.leave = nn.Sequential(nn.Linear(4 * hidden, hidden), nn.GELU(), nn.Linear(hidden, 1))
+        self.enter = nn.Conv1d(width, hidden, STRIDE, STRIDE)
+        self.read = nn.GRU(hidden, hidden, batch_first=True, bidirectional=True)
+        self.attend = nn.Linear(2 * hidden, heads)
+        self.leave = nn.Sequential(nn.Linear(2 * heads * hidden, hidden), nn.GELU(), nn.Linear(hidden, 1))
+        self.drop = nn.Dropout(0.2)  # in training
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, T, width), of which the last `FRAMES` count, to logits (B,)."""
-        features = features[:, -FRAMES:]
+        features = self.norm(features[:, -FRAMES:])
         features = F.pad(features, (0, 0, FRAMES - features.shape[1], 0))
-        x = F.gelu(self.enter(self.norm(features)) + self.place)
+        x, _ = self.read(self.drop(F.gelu(self.enter(features.mT).mT)))
         weights = self.attend(x).softmax(1)
         pooled = torch.einsum("bth,bta->bah", x, weights).flatten(1)
-        logits: Tensor = self.leave(pooled)[:, 0]
+        logits: Tensor = self.leave(self.drop(pooled))[:, 0]
         return logits
 
     @torch.inference_mode()

@@ -23,6 +23,7 @@ from omni2.duplex.events import Ducked, Interrupted, Policy, Resumed, TurnStarte
 from omni2.duplex.heard import Memory
 from omni2.duplex.session import Session
 from omni2.eval.asking import Wave, each, spoken
+from omni2.eval.interruption import TALKERS, everyday
 from omni2.eval.report import Figure, Table, by, share
 from omni2.eval.rooms import Log, Room
 from omni2.omni import OmniModel
@@ -192,13 +193,14 @@ def said(
     kind: str, texts: Sequence[str], rng: np.random.Generator, *, stops: bool = False, policy: Policy = "command",
     level: float | None = None, gain: float = 0.0, echo: float | None = None,
 ) -> Scene:  # fmt: skip
-    """Somebody says one of `texts` while an answer is played; `level` dB over babble, `gain` dB louder than usual."""
+    """Somebody says one of `texts` while an answer is played; `level` dB over babble of everyday sentences, `gain` dB
+    louder than usual."""
     text, voice = str(rng.choice(texts)), str(rng.choice(RESERVED))
     wave = augment.to_peak(spoken(voice, text), -6.0) * np.float32(10 ** (gain / 20))
     before = round((AT + rng.uniform(0, 1)) * SAMPLE_RATE)
     track = np.pad(wave, (before, round(TAIL * SAMPLE_RATE)))
     if level is not None:
-        talkers = [spoken(str(rng.choice(RESERVED)), str(rng.choice(NEAR))) for _ in range(4)]
+        talkers = [spoken(str(rng.choice(RESERVED)), str(rng.choice(everyday()))) for _ in range(TALKERS)]
         loud = np.sqrt(np.square(wave).mean()) * 10 ** (-level / 20)
         track = track + loud * augment.babble(talkers, track.size, rng)
     start = before / SAMPLE_RATE

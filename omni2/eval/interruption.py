@@ -74,11 +74,11 @@ def cases(n: int, seed: int = 0) -> list[Case]:
     Raises OmniError if the dictionary is not installed.
     """
     rng = np.random.default_rng(seed)
-    everyday = _talk()
+    others = (NEAR, everyday())
     made = []
     for level, index in each([(level, i) for level in LEVELS for i in range(2 * n)], "preparing orders"):
         order = index % 2 == 0
-        texts = PHRASES if order else (NEAR, everyday)[index // 2 % 2]
+        texts = PHRASES if order else others[index // 2 % 2]
         text, voice = str(rng.choice(texts)), str(rng.choice(RESERVED))
         made.append(scene(text, voice, order, level, rng))
     return made
@@ -91,7 +91,7 @@ def scene(text: str, voice: str, order: bool, level: float | None, rng: np.rando
     after = round((LATE + EVERY) * SAMPLE_RATE)
     wave = np.pad(phrase, (before, after)) + QUIET * rng.standard_normal(before + phrase.size + after, np.float32)
     if level is not None:
-        talkers = [spoken(str(rng.choice(RESERVED)), str(rng.choice(_talk()))) for _ in range(TALKERS)]
+        talkers = [spoken(str(rng.choice(RESERVED)), str(rng.choice(everyday()))) for _ in range(TALKERS)]
         babble = augment.babble(talkers, wave.size, rng)
         gain = np.sqrt(np.square(phrase).mean() / np.square(babble).mean()) * 10 ** (-level / 20)
         wave = wave + babble * np.float32(gain)
@@ -118,7 +118,7 @@ def other_speech(minutes: float, seed: int = 0) -> list[Wave]:
     `LISTENING` seconds before it, every third one over babble."""
     rng = np.random.default_rng(seed)
     need = round(minutes * 60 * SAMPLE_RATE)
-    texts = [*_talk(), *NEAR]
+    texts = [*everyday(), *NEAR]
     parts: list[Wave] = []
     while sum(part.size for part in parts) < need:
         pause = np.zeros(round(rng.uniform(0.2, 0.8) * SAMPLE_RATE), np.float32)
@@ -180,7 +180,8 @@ def scores(results: Sequence[Result]) -> tuple[float, float, float]:
 
 
 @lru_cache
-def _talk() -> tuple[str, ...]:
+def everyday() -> tuple[str, ...]:
+    """What people talk about: sentences that are no orders, and not like one."""
     return tuple(text for texts in sentences(TALK).values() for text in texts)
 
 

@@ -17,7 +17,7 @@ from omni2.codec.istft import IstftCodec
 from omni2.config import ModelConfig
 from omni2.encoder import AudioEncoder, Encoder
 from omni2.fast.encoder import FastEncoder
-from omni2.fast.graph import Compiler, State
+from omni2.fast.graph import PACKED, Activations, Compiler, State
 from omni2.fast.lm import FastLM
 from omni2.model import LanguageModel, OmniLM
 from omni2.tokens import TokenLayout
@@ -28,25 +28,27 @@ logger = logging.getLogger(__name__)
 FastWeights = Literal["int8", "bfloat16"]
 
 
+LARGE = 50_000_000  # weights of a part from which on speed and memory count more than the last per cent of the answers
+
+
 class FastParts(Parts):
     """Language model and audio encoder compiled, with weights in int8 or bfloat16; activations as the CPU has them.
 
     The language model's activations are float32: with int8 weights that is faster on few rows than bfloat16, and the
-    tokens stay nearer to those of float32 weights.
+    tokens stay nearer to those of float32 weights.  With int8 weights a `LARGE` language model packs its cache, and a
+    `LARGE` encoder rounds its activations; small ones have time and room to spare.
     """
 
     def __init__(self, weights: FastWeights, threads: int | None = None) -> None:
         self.weights = weights
-        threads = threads or torch.get_num_threads()  # as torch was told to
-        self._precise = Compiler("float32", threads)
-        self._rough = Compiler("bfloat16", threads) if self._precise.has_bfloat16 else self._precise
-        body = self._rough if weights == "bfloat16" else self._precise
-        self._body = body
+        self._threads = threads or torch.get_num_threads()  # as torch was told to
+        self._precise = Compiler("float32", self._threads)
+        self._own: Activations = "bfloat16" if self._precise.has_bfloat16 else "float32"
         logger.info(
             "OpenVINO: weights in %s; activations in %s, those of the audio encoder in %s",
             weights,
-            body.activations,
-            self._rough.activations,
+            self._own if weights == "bfloat16" else "float32",
+            self._own,
         )
 
     def language_model(self, config: ModelConfig, layout: TokenLayout, file: Path) -> LanguageModel:
@@ -54,7 +56,7 @@ class FastParts(Parts):
         stored = read(file)
         with fitting(file):
             check(lambda: OmniLM(config, layout), stored)
-            lm = FastLM(config, layout, self._recast(stored), self._body)
+            lm = self._language_model(config, layout, stored)
             lm.warm_up()
         release_pages(file)
         return lm
@@ -67,7 +69,7 @@ class FastParts(Parts):
             with torch.device("meta"):
                 frame = AudioEncoder(**sizes)
             exact = AudioEncoder(1, sizes["n_ctx"], sizes["width"], 1, 0).positional_embedding
-            encoder = FastEncoder.from_module(frame, {POSITIONS: exact} | self._recast(stored), self._rough)
+            encoder = self._audio_encoder(frame, {POSITIONS: exact} | stored)
             encoder.warm_up()
         release_pages(file)
         return encoder
@@ -85,10 +87,21 @@ class FastParts(Parts):
         """The parts of a bundle in torch, compiled; of those that are already, the same."""
         lm, encoder = bundle.lm, bundle.audio_encoder
         if isinstance(lm, OmniLM):
-            lm = FastLM(lm.config, lm.layout, self._recast(lm.state_dict()), self._body)
+            lm = self._language_model(lm.config, lm.layout, lm.state_dict())
         if isinstance(encoder, AudioEncoder):
-            encoder = FastEncoder.from_module(encoder, self._recast(encoder.state_dict()), self._rough)
+            encoder = self._audio_encoder(encoder, encoder.state_dict())
         return replace(bundle, lm=lm, audio_encoder=encoder, codec=self.codec(bundle.codec))
+
+    def _language_model(self, config: ModelConfig, layout: TokenLayout, state: State) -> FastLM:
+        if self.weights == "bfloat16":
+            compiler = Compiler(self._own, self._threads)
+        else:
+            compiler = Compiler("float32", self._threads, packed=_is_large(state) and not config.head_size % PACKED)
+        return FastLM(config, layout, self._recast(state), compiler)
+
+    def _audio_encoder(self, frame: AudioEncoder, state: State) -> FastEncoder:
+        compiler = Compiler(self._own, self._threads, rounded=_is_large(state))
+        return FastEncoder.from_module(frame, self._recast(state), compiler)
 
     def _recast(self, state: State) -> dict[str, Tensor]:
         """Weights of any precision in the one asked for; what is int8 already stays as it is."""
@@ -97,3 +110,7 @@ class FastParts(Parts):
         cast = dequantise(state)
         wide = {name for name, value in cast.items() if value.ndim > 1 and name != POSITIONS}
         return {name: value.bfloat16() if name in wide else value for name, value in cast.items()}
+
+
+def _is_large(state: State) -> bool:
+    return sum(value.numel() for value in state.values()) >= LARGE

@@ -29,12 +29,13 @@ TABLE = "embedding.weight"
 class BlockCache:
     """Keys and values of `slots` rows, each a run of blocks, and the request of the graph that is tied to them."""
 
-    def __init__(self, body: Compiled, config: ModelConfig, slots: int, kind: Type) -> None:
+    def __init__(self, body: Compiled, config: ModelConfig, slots: int, compiler: Compiler) -> None:
         self.per_slot = -(-config.block_size // BLOCK)
-        shape = (slots * self.per_slot, config.n_query_groups, BLOCK, config.head_size)
-        width = np.float32 if kind == Type.f32 else np.uint16
+        shape = (slots * self.per_slot, config.n_query_groups, BLOCK, compiler.cached_width(config.head_size))
+        kind = compiler.cached
+        number = {Type.f32: np.float32, Type.bf16: np.uint16, Type.u8: np.uint8}[kind]
         self.request = body.request()
-        self._stores = [np.zeros(shape, width) for _ in _stores(config)]  # take no memory before they are written
+        self._stores = [np.zeros(shape, number) for _ in _stores(config)]  # take no memory before they are written
         for name, store in zip(_stores(config), self._stores, strict=True):
             self.request.set_tensor(name, ov.Tensor(store, ov.Shape(shape), kind))
 
@@ -55,8 +56,8 @@ class FastLM(LanguageModel):
         self.config, self.layout, self.offsets = config, layout, layout.offsets()
         self._table = state[TABLE]
         self._scale = state[TABLE + SCALE].float() if TABLE + SCALE in state else None
-        self._kind = compiler.kind
-        self._body = compiler(*_body(config, state, self._kind))
+        self._compiler = compiler
+        self._body = compiler(*_body(config, state, compiler))
         blocks = {"text": slice(0, layout.text_block), "audio": slice(layout.text_block, layout.vocab_size)}
         self._heads = {name: compiler(*_head(config, state, rows)) for name, rows in blocks.items()}
         seen = ["audio"] + ["vision"] * bool(config.vision_adapter_dim)
@@ -86,7 +87,7 @@ class FastLM(LanguageModel):
 
     def cache(self, slots: int) -> BlockCache:
         """Room for `slots` rows."""
-        return BlockCache(self._body, self.config, slots, self._kind)
+        return BlockCache(self._body, self.config, slots, self._compiler)
 
     def look_up(self, rows: Tensor) -> Tensor:
         """Rows of the table, any shape → (..., n_embd) float32."""
@@ -140,7 +141,7 @@ def _stores(config: ModelConfig) -> list[str]:
     return [f"{what}.{layer}" for layer in range(config.n_layer) for what in ("keys", "values")]
 
 
-def _body(config: ModelConfig, state: State, kind: Type) -> tuple[Node, list[Node]]:
+def _body(config: ModelConfig, state: State, compiler: Compiler) -> tuple[Node, list[Node]]:
     """All blocks and the last norm over the positions of all rows, one behind the other: (N, n_embd) to the same.
 
     Inputs: x; cosines and signed sines of each position's angles; the cached length of each row, where its positions
@@ -151,7 +152,8 @@ def _body(config: ModelConfig, state: State, kind: Type) -> tuple[Node, list[Nod
     cos, sin = parameter("cos", [-1, 1, 1, half]), parameter("sin", [-1, 1, 2, half])
     places = [parameter(name, [-1], Type.i32) for name in ("past", "begins", "blocks", "block_begins")]
     longest = parameter("longest", [], Type.i32)
-    stores = [parameter(name, [-1, groups, BLOCK, size], kind) for name in _stores(config)]
+    cached = [-1, groups, BLOCK, compiler.cached_width(size)]
+    stores = [parameter(name, cached, compiler.cached) for name in _stores(config)]
     hidden = x
     for layer in range(config.n_layer):
         block = f"blocks.{layer}"

@@ -187,7 +187,7 @@ def codec(
 
 @train.command()
 @plain_errors
-def turns(out: Path | None = None, count: int = 2400, steps: int = 350) -> None:
+def turns(out: Path | None = None, count: int = 5000, steps: int = 800) -> None:
     """Train the network that hears whether a turn is finished, on COUNT questions, half of them broken off."""
     from omni2.duplex.finished import WEIGHTS
     from omni2.hub import load_bundle

@@ -1,13 +1,15 @@
 """Training of `omni2.duplex.finished.TurnEnd`: finished questions against those that break off in the middle.
 
 Nobody recorded people who think: unfinished turns are the beginnings of questions, read as they stand, with "um" behind
-them, or cut out of a whole one at a place where the voice dips.
+them, or cut out of a whole one at a place where the voice dips.  What is measured on are questions that no example
+trained on was made of.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from omni2.audio import SAMPLE_RATE
 from omni2.duplex.finished import FRAMES, PAUSE, TurnEnd
 from omni2.encoder import Encoder, Window
 from omni2.train.data import augment as change
-from omni2.train.data.questions import corpus
+from omni2.train.data.questions import corpus, normalise
 from omni2.train.data.sound import Wave
 from omni2.train.data.speak import draw_voice, say
 from omni2.train.data.voices import TRAINING
@@ -29,7 +31,7 @@ from omni2.train.data.voices import TRAINING
 FILLERS = ("um", "uh", "er", "so", "well", "you know")
 SHORTER = (0.8, 1.3)  # of `PAUSE`: people do not wait alike
 CUTS = (0.25, 0.85)  # where in a question the voice may break off
-HELD = 0.1  # of the examples are kept to measure with
+HELD_OUT = 10  # one question in so many is kept to measure with
 
 
 @dataclass(frozen=True)
@@ -38,25 +40,34 @@ class Example:
 
     wave: Wave
     finished: bool
+    held_out: bool = False
 
 
-def example(texts: Sequence[str], rng: np.random.Generator) -> Example:
-    """A question in one of the training voices, finished as often as not."""
-    text, voice = str(rng.choice(texts)), draw_voice(TRAINING, rng)
+def example(groups: Sequence[Sequence[str]], rng: np.random.Generator, whole: Container[str] = ()) -> Example:
+    """A question in one of the training voices, finished as often as not.
+
+    `groups` are drawn from alike, then one of their questions.  A beginning that is among `whole`, normalised
+    questions, is a finished one as well.
+    """
+    group, voice = groups[int(rng.integers(len(groups)))], draw_voice(TRAINING, rng)
+    text = group[int(rng.integers(len(group)))]
     finished = rng.random() < 0.5 or len(text.split()) < 3
     if finished:
         wave = say(voice, text)
     elif rng.random() < 0.4:
         wave = dip(say(voice, text), rng)
     else:
-        wave = say(voice, beginning(text, rng))
+        begun = beginning(text, rng)
+        finished = normalise(begun) in whole
+        wave = say(voice, begun)
     silence = round(PAUSE * rng.uniform(*SHORTER) * SAMPLE_RATE)
     wave = change.change_speed(wave, rng.uniform(*change.SPEED)) if rng.random() < 0.5 else wave
     wave = np.pad(wave, (round(rng.uniform(0, 0.3) * SAMPLE_RATE), silence))
     if rng.random() < 0.3:
         wave = change.add_room(wave, rng)
     wave = change.mix(wave, change.background(wave.size, rng), rng.uniform(10, 45))
-    return Example(change.to_peak(wave, rng.uniform(*change.PEAK)), bool(finished))
+    held_out = crc32(normalise(text).encode()) % HELD_OUT == 0
+    return Example(change.to_peak(wave, rng.uniform(*change.PEAK)), bool(finished), held_out)
 
 
 def beginning(text: str, rng: np.random.Generator) -> str:
@@ -79,10 +90,11 @@ def dip(wave: Wave, rng: np.random.Generator) -> Wave:
 
 def examples(count: int, seed: int = 0, threads: int = 2) -> list[Example]:
     """`count` of them; the same for the same seed."""
-    texts = [text for item in corpus() for text in item.train]
+    groups = [item.train for item in corpus()]
+    whole = {normalise(text) for group in groups for text in group}
 
     def one(index: int) -> Example:
-        return example(texts, np.random.default_rng([seed, index]))
+        return example(groups, np.random.default_rng([seed, index]), whole)
 
     with ThreadPoolExecutor(threads) as pool:
         made = pool.map(one, range(count))
@@ -99,20 +111,18 @@ def ends(encoder: Encoder, window: Window, made: Sequence[Example]) -> Tensor:
 
 
 def fit(
-    features: Tensor, finished: Tensor, steps: int = 350, batch: int = 64, seed: int = 0
+    features: Tensor, finished: Tensor, held_out: Tensor, steps: int = 800, batch: int = 32, seed: int = 0
 ) -> tuple[TurnEnd, dict[str, float]]:
-    """A network trained on (n, FRAMES, width) and (n,) bool, and how often it is right about the rows kept aside."""
+    """A network trained on (n, FRAMES, width) and (n,) bool, and how often it is right about the rows held out."""
     torch.manual_seed(seed)
-    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
-    held, rest = order[: round(HELD * len(order))], order[round(HELD * len(order)) :]
+    held, rest = held_out.nonzero()[:, 0], (~held_out).nonzero()[:, 0]
     net = TurnEnd(features.shape[-1])
     optimiser = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, steps)
     for _ in track(range(steps), "learning", console=Console(stderr=True)):
         rows = rest[torch.randint(len(rest), (batch,))]
-        x = features[rows].float()
-        x = x + 0.1 * x.std() * torch.randn_like(x)
-        loss = F.binary_cross_entropy_with_logits(net(F.dropout(x, 0.1)), finished[rows].float())
+        x = F.dropout1d(features[rows].float(), 0.1)  # whole frames
+        loss = F.binary_cross_entropy_with_logits(net(x), finished[rows].float())
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -121,7 +131,7 @@ def fit(
     with torch.no_grad():
         parts = [net(features[rows].float()) for rows in torch.split(held, batch)]
         said = torch.cat(parts) > 0
-    truth = finished[held].bool()
+    truth = finished[held]
     right = {"finished": said[truth], "unfinished": ~said[~truth]}
     return net, {name: 100 * float(hits.float().mean()) for name, hits in right.items()}
 
@@ -129,7 +139,8 @@ def fit(
 def make(encoder: Encoder, window: Window, file: Path, count: int, steps: int) -> dict[str, float]:
     """Speak, encode, learn, and write the weights (float16) to `file`; how often they are right, in percent."""
     made = examples(count)
-    net, right = fit(ends(encoder, window, made), torch.tensor([one.finished for one in made]), steps)
+    finished, held_out = (torch.tensor([getattr(one, name) for one in made]) for name in ("finished", "held_out"))
+    net, right = fit(ends(encoder, window, made), finished, held_out, steps)
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: value.half().contiguous() for name, value in net.state_dict().items()}, file)
     return right
