@@ -65,11 +65,15 @@ class KVCache:
 
 @dataclass(frozen=True)
 class Rows:
-    """Which slots a forward pass writes to and from which positions on: (R,) int64 each."""
+    """Which slots a forward pass writes to and from which positions on: (R,) int64 each.
+
+    `length` is how many positions of the cache are looked at; None: no more than are in use.
+    """
 
     cache: Cache
     slots: Tensor
     starts: Tensor
+    length: int | None = None
 
 
 class Attention(nn.Module):
@@ -280,7 +284,8 @@ class OmniLM(nn.Module, LanguageModel):
         positions = steps[None] if rows is None else rows.starts[:, None] + steps
         mask = None
         if rows is not None:
-            seen = torch.arange(int(rows.starts.max()) + x.shape[1], device=x.device)
+            length = rows.length or int(rows.starts.max()) + x.shape[1]
+            seen = torch.arange(length, device=x.device)
             mask = (seen <= positions[..., None])[:, None]
         rotary = self.rotary(positions, x.dtype)
         for layer, block in enumerate(self.blocks):

@@ -25,9 +25,11 @@ from omni2.duplex.session import Session
 from omni2.encoder import FRAME_RATE, Window
 from omni2.engine import Engine
 from omni2.errors import AbilityError, InputError
+from omni2.model import OmniLM
 from omni2.pace import Pace
 from omni2.precision import Weights, load_as
 from omni2.prompt import Prompt, PromptBuilder, Reply
+from omni2.static import StaticLM
 from omni2.vision import Picture, load_picture
 from omni2.words import WordStream
 
@@ -50,7 +52,12 @@ class OmniModel:
     """A loaded model.  Calls keep no state on it: any number of streams may be open at once, in any threads."""
 
     def __init__(
-        self, bundle: Bundle, device: str | torch.device = "cpu", slots: int = 16, realtime: bool = False
+        self,
+        bundle: Bundle,
+        device: str | torch.device = "cpu",
+        slots: int = 16,
+        realtime: bool = False,
+        recorded: bool = False,
     ) -> None:
         self.bundle = bundle
         for part in (bundle.lm, bundle.audio_encoder, bundle.vision_encoder):
@@ -59,7 +66,12 @@ class OmniModel:
             if isinstance(part, torch.nn.Module):
                 part.eval()
         pace = Pace(bundle.codec.frame_size / bundle.codec.sample_rate)
-        self.engine = Engine(bundle.lm, slots, pace, realtime)
+        lm = bundle.lm
+        if recorded:
+            if not isinstance(lm, OmniLM):
+                raise InputError("steps are recorded of weights in torch alone; these are compiled by OpenVINO")
+            lm = StaticLM(lm)
+        self.engine = Engine(lm, slots, pace, realtime)
         self.prompts = PromptBuilder(bundle.lm.layout, bundle.lm.config.audio_stride, bundle.lm.config.text_lead)
         self.sample_rate = bundle.codec.sample_rate
 
@@ -72,12 +84,14 @@ class OmniModel:
         slots: int = 16,
         weights: Weights = "float32",
         realtime: bool = False,
+        recorded: bool = False,
     ) -> "OmniModel":
         """Load "nano" (ships with the package), a folder, or a hub id such as "gpt-omni/mini-omni2".
 
         A folder is one of `save_pretrained` or a released one.  `slots` rows of the batch bound the conversations at
         once: a spoken question takes two.  `realtime` refuses (BusyError) the spoken answer that would make those under
-        way fall behind real time, by what steps and sound have taken so far.
+        way fall behind real time, by what steps and sound have taken so far.  `recorded` is for GPUs: steps are
+        compiled, and launched as CUDA graphs, one for each shape (`omni2.static`); the first of each takes long.
 
         `weights` "float32" computes in torch, token for token as the released code.  "int8" and "bfloat16" are
         compiled for the CPU, several times faster, and differ a little; on other devices "bfloat16" is torch's.  "auto"
@@ -85,7 +99,7 @@ class OmniModel:
 
         Raises CheckpointError, saying which file is missing or damaged; InputError for weights the device has not.
         """
-        return cls(load_as(name, weights, device), device, slots, realtime)
+        return cls(load_as(name, weights, device), device, slots, realtime, recorded)
 
     @property
     def abilities(self) -> frozenset[str]:
