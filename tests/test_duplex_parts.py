@@ -135,7 +135,7 @@ def test_the_end_of_a_turn_is_judged_by_its_last_frames() -> None:
 def test_an_order_is_one_when_it_is_likely_twice_in_a_row_or_beyond_doubt() -> None:
     judge = Judge()
     assert [judge.take(likely) for likely in (0.9, 0.1, 0.9, 0.1)] == [False] * 4  # a moment each
-    assert [judge.take(likely) for likely in (0.6, 0.6)] == [False, True]
+    assert [judge.take(likely) for likely in (0.8, 0.8)] == [False, True]
     assert Judge().take(0.99)
     judge.reset()
-    assert not judge.take(0.6)
+    assert not judge.take(0.8)

@@ -5,7 +5,7 @@ second later.
 """
 
 EVERY = 0.25  # seconds between two questions to the model
-LIKELY = 0.5  # how likely an order has to be twice in a row
+LIKELY = 0.7  # how likely an order has to be twice in a row
 CERTAIN = 0.98  # and how likely once
 
 
