@@ -23,7 +23,7 @@ LAYERS = [
     ("efficientnet",),
     ("encoder",),
     ("model",),
-    ("prompt", "sampling"),
+    ("prompt", "sampling", "static"),
     ("codec",),
     ("engine", "words", "bundle"),
     ("checkpoint",),

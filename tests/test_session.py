@@ -16,6 +16,7 @@ from omni2.duplex.events import (
     TurnFailed,
     TurnStarted,
 )
+from omni2.duplex.turns import LONG
 from omni2.errors import BusyError, InputError
 from omni2.eval.rooms import Log, Room
 
@@ -43,11 +44,11 @@ def test_a_spoken_question_is_answered_and_heard_to_its_end() -> None:
 
 def test_how_long_it_waits_depends_on_what_was_said() -> None:
     waits = []
-    for sure in (1.0, 0.5, None, 0.0):
+    for sure in (1.0, 0.65, None, 0.0):
         log = talk(Known(1.0, sure=sure), track(0.5, CAPITAL, 3.0))
         waits.append(log.times(TurnStarted)[0] - log.of(TurnStarted)[0].position / 16_000)
     assert waits[0] < waits[2] < waits[1] < waits[3]
-    assert waits[3] == pytest.approx(1.65, abs=0.1)
+    assert waits[3] == pytest.approx(LONG, abs=0.1)
 
 
 def test_who_goes_on_after_a_pause_is_not_interrupted_and_early_work_is_thrown_away() -> None:
