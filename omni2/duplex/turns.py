@@ -20,8 +20,8 @@ LEAST = 6  # frames with voice that a turn has: 0.19 s
 CORDS = 0.3  # of them in which vocal cords have to sound: noise has none
 LONGEST = 30.0  # seconds
 UNSURE = 0.7  # seconds of pause that end a turn about whose end nobody knows anything
-SHORT, LONG = 0.25, 1.25  # seconds that end a turn which is finished beyond doubt, and one that is not
-SURE, DOUBT = 0.9, 0.6  # how likely a turn is finished from which on, and up to which, these hold
+SHORT, LONG = 0.25, 1.4  # seconds that end a turn which is finished beyond doubt, and one that is not
+SURE, DOUBT = 0.9, 0.5  # how likely a turn is finished from which on, and up to which, these hold
 
 
 @dataclass(frozen=True)
