@@ -60,7 +60,8 @@ class StaticLM(LanguageModel):
     def __call__(self, x: Tensor, rows: Rows | None = None) -> Tensor:
         """As `OmniLM.forward`; prefills, whose lengths are as many as prompts have, are computed as they are."""
         if rows is None or x.shape[1] > 1:
-            return self.lm(x, rows)
+            whole: Tensor = self.lm(x, rows)
+            return whole
         assert isinstance(rows.cache, KVCache)
         n, free = len(x), rows.cache.keys.shape[1] - 1
         more = power(n) - n
