@@ -171,5 +171,5 @@ def test_the_sdk_is_told_to_fall_silent() -> None:
 def with_ears(model: OmniModel) -> OmniModel:
     """A toy that takes `ORDER` for an order to stop."""
     model.bundle = dataclasses.replace(model.bundle, abilities=model.bundle.abilities | {"listen"})
-    model.listen = Known().listen
+    model.ordered = Known().ordered
     return model
