@@ -33,12 +33,12 @@ assets: $(VENV)/.dev
 	$(OMNI2) train codec
 	$(OMNI2) data build corpus runs/data/corpus --phrasings 48 --passes $(PASSES) --answer-voice none --model whisper-tiny
 	$(OMNI2) data build followups runs/data/followups --passes $(PASSES) --answer-voice none --model whisper-tiny
-	$(OMNI2) data build sentences runs/data/sentences --passes $(PASSES) --answer-voice none --model whisper-tiny
+	$(OMNI2) data build sentences runs/data/sentences --passes $(PASSES) --limit 14000 --answer-voice none --model whisper-tiny
 	$(OMNI2) data build corpus runs/data/typed --typed --answer-voice none
 	$(OMNI2) data build answers runs/data/answers --typed --codec runs/codec
 	$(OMNI2) data build recombined runs/data/recombined --typed --codec runs/codec
 	$(OMNI2) data build examples runs/data/examples --typed --limit 26000 --codec runs/codec
-	$(OMNI2) data interruption runs/data/interruption --count 24000 --model whisper-tiny
+	$(OMNI2) data interruption runs/data/interruption --count 8000 --model whisper-tiny
 	$(OMNI2) data pictures runs/data/pictures --count 7000 --model whisper-tiny
 	$(OMNI2) data check runs/data/*
 	$(OMNI2) train nano --vision efficientnet $(TRAINING)

@@ -91,7 +91,7 @@ class OmniModel:
         A folder is one of `save_pretrained` or a released one.  `slots` rows of the batch bound the conversations at
         once: a spoken question takes two.  `realtime` refuses (BusyError) the spoken answer that would make those under
         way fall behind real time, by what steps and sound have taken so far.  `recorded` is for GPUs: steps are
-        compiled, and launched as CUDA graphs, one for each shape (`omni2.static`); the first of each takes long.
+        compiled for few shapes, as CUDA graphs need them (`omni2.static`); the first of each takes long.
 
         `weights` "float32" computes in torch, token for token as the released code.  "int8" and "bfloat16" are
         compiled for the CPU, several times faster, and differ a little; on other devices "bfloat16" is torch's.  "auto"

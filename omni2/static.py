@@ -6,7 +6,6 @@ length of cache: so both are rounded up to powers of two, and what is too many s
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -34,7 +33,7 @@ class StaticLM(LanguageModel):
     def __init__(self, lm: OmniLM, compiled: Callable[[Step], Step] = recorded) -> None:
         self.config, self.layout, self.offsets = lm.config, lm.layout, lm.offsets
         self.lm = lm
-        self._step = compiled(partial(OmniLM.forward, lm))
+        self._step = compiled(lm.forward)
 
     @property
     def device(self) -> torch.device:
@@ -47,7 +46,10 @@ class StaticLM(LanguageModel):
 
     def cache(self, slots: int) -> Cache:
         """Room for `slots` rows, and for one that is nobody's: the last."""
-        return self.lm.cache(slots + 1)
+        cache = self.lm.cache(slots + 1)
+        for store in (cache.keys, cache.values):
+            torch._dynamo.mark_static_address(store)  # or no CUDA graph is made of steps that write to it
+        return cache
 
     def look_up(self, rows: Tensor) -> Tensor:
         """As `OmniLM.look_up`."""

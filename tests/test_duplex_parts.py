@@ -7,12 +7,15 @@ from duplex import CAPITAL, WEEK, likeness
 from hypothesis import given
 from hypothesis import strategies as st
 
+from omni2.duplex.ear import Frame
 from omni2.duplex.echo import BLOCK, EchoCanceller
 from omni2.duplex.finished import FRAMES, TurnEnd
 from omni2.duplex.heard import Memory, Words
 from omni2.duplex.judge import Judge
+from omni2.duplex.listeners import Opinion, Order
 from omni2.duplex.phrases import begun, distance, folded, is_call, is_nod, ordered
 from omni2.duplex.turns import LONG, SHORT, UNSURE, patience
+from omni2.duplex.vad import WINDOW
 
 RATE = 24_000
 
@@ -139,3 +142,29 @@ def test_an_order_is_one_when_it_is_likely_twice_in_a_row_or_beyond_doubt() -> N
     assert Judge().take(0.99)
     judge.reset()
     assert not judge.take(0.8)
+
+
+class Hearing:
+    """A model that finds an order as likely as it is told, question by question."""
+
+    def __init__(self, *likely: float) -> None:
+        self.likely = list(likely)
+
+    def ordered(self, audio: np.ndarray) -> float:
+        return self.likely.pop(0) if self.likely else 0.0
+
+
+@pytest.mark.parametrize(
+    ("likely", "worst"),
+    [
+        ((0.1, 0.1), Opinion.NOTHING),
+        ((0.9, 0.1, 0.9), Opinion.SUSPICION),
+        ((0.8, 0.8), Opinion.STOP),
+        ((0.99,), Opinion.STOP),
+    ],
+)
+def test_a_listener_for_orders_doubts_a_moment_and_obeys_two(likely: tuple[float, ...], worst: Opinion) -> None:
+    listener = Order(Hearing(*likely))
+    voice = Frame(0, np.full(WINDOW, 0.1, np.float32), 1.0, -20.0, -80.0, -100.0)
+    opinions = [listener.push(voice) for _ in range(4 * 8)]
+    assert max(opinions) is worst

@@ -80,6 +80,23 @@ def test_a_packed_cache_holds_nearly_the_same_in_less_than_half_the_room() -> No
         same_rows((slow, packed), TOLERANCE)
 
 
+@pytest.mark.parametrize(("large", "told"), [(10**9, False), (1, True)])
+def test_large_parts_round_and_pack_what_small_ones_keep(
+    monkeypatch: pytest.MonkeyPatch, large: int, told: bool
+) -> None:
+    made = []
+    monkeypatch.setattr("omni2.fast.LARGE", large)
+    monkeypatch.setattr(
+        "omni2.fast.Compiler", lambda *given, **options: made.append(options) or Compiler(*given, **options)
+    )
+    bundle = dataclasses.replace(tiny_bundle(), lm=pair(False)[0])
+    FastParts("int8").remake(bundle)
+    assert [one for one in made if one] == [{"packed": told}, {"rounded": told}]
+    made.clear()
+    FastParts("bfloat16").remake(bundle)
+    assert not any(one.get("packed") for one in made)
+
+
 def same_rows(both: tuple[OmniLM, FastLM], tolerance: float) -> None:
     """Prefills across the blocks' borders, copies, and steps of rows at different places."""
     caches = [lm.cache(4) for lm in both]

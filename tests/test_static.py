@@ -8,7 +8,7 @@ from omni2.engine import Engine
 from omni2.errors import InputError
 from omni2.model import OmniLM, Rows
 from omni2.omni import OmniModel
-from omni2.static import SHORTEST, StaticLM, power, recorded
+from omni2.static import StaticLM, power, recorded
 
 
 def watched(lm: OmniLM, shapes: set[tuple[int, int | None]]) -> StaticLM:
@@ -28,8 +28,9 @@ def test_powers_of_two() -> None:
     assert [power(n) for n in (1, 2, 3, 4, 5, 8, 9)] == [1, 2, 4, 4, 8, 8, 16]
 
 
-def test_conversations_that_come_and_go_decode_the_same_tokens_in_few_shapes() -> None:
-    lm, shapes = tiny_bundle().lm, set()
+def test_conversations_that_come_and_go_decode_the_same_tokens_in_few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("omni2.static.SHORTEST", 16)
+    lm, shapes = tiny_bundle(block_size=60).lm, set()
     decoded = []
     for one in (lm, watched(lm, shapes)):
         engine, got = Engine(one, 8), []
@@ -40,12 +41,12 @@ def test_conversations_that_come_and_go_decode_the_same_tokens_in_few_shapes() -
         decoded.append([*got, *(list(talk) for talk in talks)])
     assert decoded[0] == decoded[1]
     assert {n for n, _ in shapes} <= {1, 2, 4, 8}
-    assert all(length == min(SHORTEST, lm.config.block_size) for _, length in shapes)
+    assert {16, 60} < {length for _, length in shapes} <= {16, 32, 60}
 
 
 def test_what_is_too_many_changes_no_row() -> None:
     lm = tiny_bundle().lm
-    static, engine = watched(lm, set()), Engine(lm, 1)
+    static = watched(lm, set())
     cache = static.cache(3)
     before = cache.keys[:, :3].clone()
     x = torch.randn(3, 1, lm.config.n_embd)
@@ -54,7 +55,6 @@ def test_what_is_too_many_changes_no_row() -> None:
         static(x, rows)
     changed = (cache.keys[:, :3] != before).any(-1).any(2).any(0)
     assert changed.nonzero().tolist() == [[0, 0], [1, 2], [2, 4]]
-    assert engine.live == 0
 
 
 @pytest.mark.slow
@@ -70,8 +70,19 @@ def test_compiled_steps_are_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
     assert slow == fast
 
 
-def test_what_is_recorded_stays_and_is_torchs() -> None:
+def test_a_model_whose_steps_are_recorded_answers_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda step, **options: asked.append(options) or step)
     bundle = tiny_bundle()
+    plain, model = OmniModel(bundle), OmniModel(bundle, recorded=True)
+    assert asked == [{"mode": "reduce-overhead", "dynamic": False}]
+    assert isinstance(model.engine.lm, StaticLM)
+    assert [answer.text for answer in (plain.answer(tone()), model.answer(tone()))] == 2 * [plain.answer(tone()).text]
     with pytest.raises(InputError, match="cannot move"):
-        StaticLM(bundle.lm, lambda step: step).to("cpu")
-    assert OmniModel(bundle, recorded=False).answer(tone()).audio.size
+        model.engine.lm.to("cpu")
+
+
+def test_what_openvino_compiled_is_not_recorded() -> None:
+    fast = pytest.importorskip("omni2.fast").FastParts("int8").remake(tiny_bundle())
+    with pytest.raises(InputError, match="OpenVINO"):
+        OmniModel(fast, recorded=True)

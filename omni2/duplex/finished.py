@@ -19,8 +19,6 @@ FRAMES = 4 * FRAME_RATE  # of a turn's end that are looked at, the pause behind 
 PAUSE = 0.2  # seconds of silence behind the last word, at which it is asked
 WEIGHTS = Path(__file__).parents[1] / "assets" / "turns" / "whisper-tiny.en.safetensors"
 SIZES = (80, 384, 4)  # bands, width and blocks of the encoder that the weights belong to
-
-
 STRIDE = 4  # frames that are taken together
 
 

@@ -49,8 +49,8 @@ class Compiled:
 class Compiler:
     """Makes graphs run on `threads` threads (0: all cores) with activations in float32 or bfloat16.
 
-    Unless `rounded` is off, activations are rounded to int8 where they meet int8 weights: a quarter to a half faster on
-    many rows.  With `packed` cached keys and values are bytes: 96 of them a head of 64 where float32 takes 256.
+    Unless `rounded` is off, activations are rounded to int8 where they meet int8 weights: a quarter to a third faster
+    on many rows.  With `packed` cached keys and values are bytes: 96 of them a head of 64 where float32 takes 256.
     """
 
     def __init__(
