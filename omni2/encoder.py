@@ -183,8 +183,8 @@ class AudioEncoder(nn.Module):
         On the encoder's device, in its dtype, without gradients. Sound beyond 30 s is cut off.
         """
         mel = window_mel(wave, window, self.n_mels).to(self.conv1.weight)
-        encoded: Tensor = self(mel[None])[0, : frames_of(wave.shape[0])]
-        return encoded
+        encoded: Tensor = self(mel[None])
+        return encoded[0, : frames_of(wave.shape[0])].clone()  # a view would keep all of a 30 s window
 
 
 def _sinusoids(length: int, width: int) -> Tensor:

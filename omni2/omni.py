@@ -18,8 +18,9 @@ from omni2.bundle import Bundle, save
 from omni2.codec.stream import CHUNK_FRAMES, SpeechStream
 from omni2.config import Sampling
 from omni2.duplex.events import Policy
-from omni2.duplex.finished import turn_end_for
+from omni2.duplex.finished import finished
 from omni2.duplex.heard import Memory
+from omni2.duplex.overheard import LISTENING, Overheard, overheard
 from omni2.duplex.phrases import PHRASES
 from omni2.duplex.session import Session
 from omni2.encoder import FRAME_RATE, Window
@@ -35,8 +36,8 @@ from omni2.words import WordStream
 
 __all__ = ["LISTENING", "SAMPLE_RATE", "Answer", "AnswerStream", "Chunk", "Heard", "OmniModel", "Samples", "Timings"]
 
-LISTENING = 2.5  # seconds at a microphone that `OmniModel.listen` hears; its training data are as long
 SURE = 0.9  # how likely an order has to be: talk that is none comes near it far more often than it reaches this
+FAINT = 0.01  # how likely an order has to be to a network for the language model to be asked
 WORDY = (64, 12)  # tokens a transcript may have: so many, and so many more for each second of sound
 
 
@@ -204,18 +205,23 @@ class OmniModel:
         """How likely, from 0 to 1, the sound just heard ends with an order to stop.
 
         `audio` is a file or samples (see `stream`) up to now, of which the last `LISTENING` seconds count; ask again
-        at least every half second.  One forward pass, which takes no row of the batch and waits for no answer.
+        at least every half second.  One forward pass, which takes no row of the batch and waits for no answer; where
+        there is a network for `overheard`, it rules out most talk without one, and has half the say about the rest.
 
         Raises AbilityError if the model never learned to listen, InputError for sound that cannot be used.
         """
         self._need("listen")
-        length = round(LISTENING * SAMPLE_RATE)
-        wave = np.pad(to_waveform(audio, rate), (length, 0))[-length:]
-        prompt = self.prompts.listening(self.bundle.audio_encoder.encode(wave, self.bundle.window))
-        lm, layout = self.bundle.lm, self.bundle.lm.layout
+        features = self._latest(audio, rate)
+        said = overheard(self.bundle.audio_encoder, features)
+        if said is not None and said.order < FAINT:
+            return said.order
+        prompt, lm, layout = self.prompts.listening(features), self.bundle.lm, self.bundle.lm.layout
         hidden = lm(lm.embed(prompt.ids.to(self.engine.device)[None], [prompt.spans]))[0, -1]
         irq, n_irq = lm.text_logits(hidden)[[layout.irq, layout.n_irq]].float()
-        return float((irq - n_irq).sigmoid())
+        logit = irq - n_irq
+        if said is not None:
+            logit = (logit + torch.logit(torch.tensor(said.order), eps=1e-6)) / 2
+        return float(logit.sigmoid())
 
     def hear(self, audio: Sound, *, rate: float = SAMPLE_RATE, window: Window | None = None) -> Heard:
         """Sound (see `stream` for its forms and the errors) through the encoder, for several calls to share.
@@ -231,8 +237,16 @@ class OmniModel:
 
         The sound ends with `omni2.duplex.finished.PAUSE` seconds without speech.
         """
-        judge = turn_end_for(self.bundle.audio_encoder)
-        return judge.likely(heard.features) if judge is not None else None
+        return finished(self.bundle.audio_encoder, heard.features)
+
+    def overheard(self, audio: Sound | Heard, *, rate: float = SAMPLE_RATE) -> Overheard | None:
+        """What is said at the end of a sound while an answer is played: an order, a nod, or something else?
+
+        The last `LISTENING` seconds count.  None for encoders that nobody trained for it.  Raises InputError for sound
+        that cannot be used.
+        """
+        features = audio.features if isinstance(audio, Heard) else self._latest(audio, rate)
+        return overheard(self.bundle.audio_encoder, features)
 
     def tokens(self, text: str) -> int:
         """Positions that `text` takes in a prompt."""
@@ -298,6 +312,12 @@ class OmniModel:
         if isinstance(audio, Heard):
             return audio.features
         return self.bundle.audio_encoder.encode(to_waveform(audio, rate), window or self.bundle.window)
+
+    def _latest(self, audio: Sound, rate: float) -> Tensor:
+        """Features of the last `LISTENING` seconds; what is missing is silence."""
+        length = round(LISTENING * SAMPLE_RATE)
+        wave = np.pad(to_waveform(audio, rate), (length, 0))[-length:]
+        return self.bundle.audio_encoder.encode(wave, self.bundle.window)
 
     def _see(self, image: Picture) -> Tensor:
         assert self.bundle.vision_encoder is not None

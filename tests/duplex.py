@@ -11,6 +11,7 @@ import numpy as np
 from omni2 import Chunk
 from omni2.audio import SAMPLE_RATE, load_audio
 from omni2.duplex.heard import Memory
+from omni2.duplex.overheard import Overheard
 from omni2.duplex.session import Session
 from omni2.errors import InputError
 
@@ -98,6 +99,7 @@ class Known:
         self.asked: list[dict[str, Any]] = []
         self.open = 0  # streams that nobody closed
         self.listened = self.transcribed = 0
+        self.said: Overheard | None = None  # of whatever is overheard
 
     def session(self, policy: str = "command", remembers: bool = False, **given: Any) -> Session:  # noqa: ANN401
         memory = Memory(given.pop("room", 100), lambda text: len(text.split()))
@@ -123,6 +125,9 @@ class Known:
         self.listened += 1
         score, end = likeness(audio, ORDER)
         return float(score > 0.6 and end <= len(audio) + 2000)
+
+    def overheard(self, audio: np.ndarray) -> Overheard | None:
+        return self.said
 
     def finished(self, heard: np.ndarray) -> float | None:
         return self.sure

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 
 from omni2.audio import SAMPLE_RATE, to_waveform
+from omni2.duplex.phrases import plain
 from omni2.encoder import FRAME_RATE, SAMPLES_PER_FRAME
 from omni2.errors import InputError
 from omni2.omni import LISTENING
 from omni2.train.data import interruption
-from omni2.train.data.interruption import HOLD, IRQ, N_IRQ, NEAR_PHRASES, Listen, Scene, cut, draw_frame, windows
+from omni2.train.data.interruption import HOLD, IRQ, N_IRQ, Listen, Scene, cut, draw_frame, windows
+from omni2.train.data.near import NEAR_PHRASES, NODS, near_phrases
 from omni2.train.data.pipeline import make
+from omni2.train.data.reserved import NEAR
 from omni2.train.data.sound import flac
 from omni2.train.data.store import read_rows
 
@@ -22,15 +25,17 @@ LENGTH = round(LISTENING * SAMPLE_RATE)
 
 @pytest.fixture
 def step(monkeypatch: pytest.MonkeyPatch) -> Listen:
-    """Orders are a tone of 1 kHz, near phrases of 3 kHz, all other speech of 300 Hz."""
+    """Orders are a tone of 1 kHz, nods of 2 kHz, near phrases of 3 kHz, all other speech of 300 Hz."""
 
     def say(name: str, text: str) -> np.ndarray:
-        hertz = {"Halt.": 1000, "Malt.": 3000}.get(text, 300)
+        hertz = {"Halt.": 1000, "Malt.": 3000, "Hm.": 2000}.get(text, 300)
         return (0.5 * np.sin(2 * np.pi * hertz * np.arange(9600) / SAMPLE_RATE)).astype(np.float32)
 
     monkeypatch.setattr(interruption, "_spoken", say)
     voices = ("hibari", "espeak-us")
-    return Listen(voices, "hibari", ("So they talk.",), ("I answer.",), ("Halt.",), ("Malt.",), snr=(30.0, 30.0))
+    return Listen(
+        voices, "hibari", ("So they talk.",), ("I answer.",), ("Halt.",), ("Malt.",), ("Hm.",), snr=(30.0, 30.0)
+    )
 
 
 @pytest.mark.parametrize("end", [16_000, 16_001, 16_319, 16_320])
@@ -47,8 +52,8 @@ def test_labels_begin_with_the_first_frame_behind_the_phrase(end: int) -> None:
 def test_the_frames_of_a_situation_have_its_label(step: Listen, situation: str) -> None:
     rng = np.random.default_rng(1)
     for _ in range(25):
-        text = "" if situation == "other" else "Malt." if situation == "near" else "Halt."
-        scene = step.scene("hibari", text, situation != "near", rng)
+        text = {"other": "", "near": "Malt.", "nod": "Hm.", "begun": "So they talk."}.get(situation, "Halt.")
+        scene = step.scene("hibari", text, situation, rng)
         assert scene.wave.size <= interruption.SCENE * SAMPLE_RATE + 2
         frame = draw_frame(scene, situation, rng)
         assert scene.labels()[frame] == (situation in IRQ)
@@ -64,7 +69,7 @@ def test_the_phrase_is_where_the_scene_says(step: Listen) -> None:
     rng = np.random.default_rng(2)
     starts = []
     for _ in range(12):
-        scene = step.scene("hibari", "Halt.", True, rng)
+        scene = step.scene("hibari", "Halt.", "ordered", rng)
         inside = scene.wave[scene.start : scene.end]
         outside = np.concatenate([scene.wave[: scene.start], scene.wave[scene.end + 8000 :]])
         assert np.square(inside).mean() > 20 * np.square(outside).mean()
@@ -82,6 +87,7 @@ def test_a_third_are_orders_and_all_situations_occur(step: Listen, tmp_path: Pat
     assert all(len(to_waveform(row.question_audio)) == LENGTH for row in rows)
     assert {row.question_text for row in rows if row.label == "irq"} == {"Halt."}
     assert {row.question_text for row in rows if row.topic == "near"} == {"Malt."}
+    assert {row.question_text for row in rows if row.topic == "nod"} == {"Hm."}
     assert {(row.question_text, row.voice) for row in rows if row.topic == "other"} == {("", "")}
     first = rows[0]
     again = step(next(row for row in windows(120) if row.key == first.key))
@@ -91,11 +97,30 @@ def test_a_third_are_orders_and_all_situations_occur(step: Listen, tmp_path: Pat
 
 
 def test_near_phrases_hold_no_order_and_differ() -> None:
-    assert len(set(NEAR_PHRASES)) == len(NEAR_PHRASES) >= 25
-    for word in ("Don't stop.", "The bus stop.", "Top honey.", "Omni."):
-        assert word in NEAR_PHRASES
-    order = interruption.PHRASES[0].rstrip(".").lower()
-    assert not [text for text in NEAR_PHRASES if text.lower().rstrip(".!").replace(",", "") == order]
+    near = near_phrases()
+    assert len(set(near)) == len(near) > 300
+    for word in ("Don't stop.", "The bus stop.", "Top honey.", "Omni.", "Stop Johnny.", "Tell me more, Omni."):
+        assert word in near
+    orders = {" ".join(plain(text)) for text in interruption.PHRASES}
+    said = {" ".join(plain(text)) for text in (*near, *NODS)}
+    assert not orders & said
+    assert not {" ".join(plain(text)) for text in NEAR} & said
+    assert set(NEAR_PHRASES) <= set(near)
+
+
+def test_nobody_talks_behind_a_nod(step: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard, talked = Counter[str](), interruption._spoken
+
+    def spy(name: str, text: str) -> np.ndarray:
+        heard[text] += 1
+        return talked(name, text)
+
+    monkeypatch.setattr(interruption, "_spoken", spy)
+    for seed in range(40):
+        step.scene("hibari", "Hm.", "nod", np.random.default_rng(seed))
+    assert heard["Hm."] == 40
+    assert heard["I answer."] > 3
+    assert not heard["So they talk."]
 
 
 def test_unusable_choices_are_refused() -> None:
@@ -108,8 +133,10 @@ def test_unusable_choices_are_refused() -> None:
 
 
 def test_silent_backgrounds_do_not_matter(step: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Listen, "background", lambda self, length, rng: (np.zeros(length, np.float32), (0.0, 0.0)))
-    scene = step.scene("hibari", "Halt.", True, np.random.default_rng(0))
+    monkeypatch.setattr(
+        Listen, "background", lambda self, length, rng, talk: (np.zeros(length, np.float32), (0.0, 0.0))
+    )
+    scene = step.scene("hibari", "Halt.", "ordered", np.random.default_rng(0))
     assert np.isfinite(scene.wave).all()
     assert len(flac(scene.wave, SAMPLE_RATE)) > 1000
 

@@ -5,6 +5,7 @@ import pytest
 from omni2.eval import vision
 from omni2.train.data import interruption, reserved
 from omni2.train.data.leaks import Guard, digest
+from omni2.train.data.near import NODS, near_phrases
 from omni2.train.data.questions import ANSWER_WORDS, corpus, normalise, unknown
 from omni2.train.data.schema import Row
 from omni2.train.data.things import phrasings
@@ -36,7 +37,7 @@ def test_texts_made_to_measure_with_are_guarded():
 
 def test_texts_made_to_measure_with_are_no_training_texts():
     trained = {normalise(text) for item in (*corpus(), unknown()) for text in (item.answer, *item.train)}
-    trained |= {normalise(text) for text in (*interruption.PHRASES, *interruption.NEAR_PHRASES)}
+    trained |= {normalise(text) for text in (*interruption.PHRASES, *near_phrases(), *NODS)}
     trained |= {normalise(text) for about in ("name", "colour", "count") for text in phrasings(about, "train")}
     made = [normalise(text) for text in reserved.made_texts()]
     assert len(set(made)) == len(made) > reserved.NEW

@@ -70,19 +70,19 @@ def test_babble_lies_as_far_below_the_phrase_as_said(level: float) -> None:
     assert 20 * np.log10(phrase.mean() / -behind.mean()) == pytest.approx(level, abs=0.5)
 
 
-def test_a_model_that_waits_for_the_end_is_right_within_a_step() -> None:
+def test_a_model_that_waits_for_the_end_is_right_within_two_steps() -> None:
     results = interruption.run(Listener(), [case for case in interruption.cases(6) if case.level is None])
     assert all(one.is_right for one in results)
-    assert all(0.02 <= one.delay <= EVERY + 0.02 for one in results if one.case.order)
+    assert all(EVERY <= one.delay <= 2 * EVERY + 0.02 for one in results if one.case.order)
     got = figures(results)
     assert got["clean.f1"] == got["clean.precision"] == got["clean.recall"] == 1
-    assert 0.02 <= got["median"] <= got["delay"] <= EVERY + 0.02
+    assert EVERY <= got["median"] <= got["delay"] <= 2 * EVERY + 0.02
 
 
 def test_stops_before_the_order_is_over_are_false() -> None:
     case = Case(np.tile(SECOND, 5), 48_000, 64_000, True, None, "Stop Omni.", "flite-kal")
     hasty = decide(Always(), case)
-    assert hasty.stopped == pytest.approx(-1.0)
+    assert -1.0 + EVERY <= hasty.stopped < -1.0 + 2 * EVERY
     assert (hasty.delay, hasty.is_right) == (None, False)
     assert Result(case, -0.1).delay == 0.0
     assert decide(Never(), case) == Result(case, None)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from omni2.audio import SAMPLE_RATE, to_waveform
+from omni2.duplex.finished import PAUSE
+from omni2.duplex.turns import DOUBT, SURE
 from omni2.eval import vision
 from omni2.hub import NANO_FOLDER
 from omni2.omni import OmniModel
@@ -119,3 +121,18 @@ def test_recordings_are_whole():
     for file in AUDIO.glob("*.wav"):
         with wave.open(str(file)) as recording:
             assert recording.getframerate() == 16_000
+
+
+def test_finished_questions_are_told_from_those_that_break_off(model: OmniModel):
+    wave = to_waveform(AUDIO / "capital.wav")
+    pause = np.zeros(round(PAUSE * SAMPLE_RATE), np.float32)
+    whole, begun = (model.finished(model.hear(np.concatenate([one, pause]))) for one in (wave, wave[: len(wave) // 2]))
+    assert whole > SURE > DOUBT > begun
+
+
+def test_an_order_is_told_from_a_question_by_ear(model: OmniModel):
+    pause = np.zeros(SAMPLE_RATE // 5, np.float32)
+    files = Path(__file__).with_name("stop.wav"), AUDIO / "capital.wav"
+    order, question = (model.overheard(np.concatenate([to_waveform(file), pause])) for file in files)
+    assert order.order > 0.9 > 0.1 > question.order
+    assert max(order.nod, question.nod) < 0.1

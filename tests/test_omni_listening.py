@@ -5,7 +5,8 @@ import pytest
 import torch
 from toys import ABILITIES, LAYOUT, tiny_model, tone
 
-from omni2 import OmniModel
+from omni2 import OmniModel, omni
+from omni2.duplex.overheard import Overheard
 from omni2.errors import AbilityError, InputError
 from omni2.omni import LISTENING
 
@@ -52,3 +53,22 @@ def test_listening_needs_the_ability_sound_and_a_threshold(model: OmniModel, lis
         listener.listen(np.zeros(16_000, bool))
     with pytest.raises(InputError, match="between 0 and 1"):
         listener.listen(tone(), threshold=1.0)
+
+
+@pytest.mark.parametrize("order", [0.005, 0.5, 0.9])
+def test_a_network_rules_out_talk_and_has_half_the_say(
+    listener: OmniModel, monkeypatch: pytest.MonkeyPatch, order: float
+) -> None:
+    alone = listener.ordered(tone(1.0))
+    monkeypatch.setattr(omni, "overheard", lambda encoder, features: Overheard(order, 0.0))
+    asked: list[int] = []
+    prompts = listener.prompts.listening
+    monkeypatch.setattr(listener.prompts, "listening", lambda heard: asked.append(1) or prompts(heard))
+    both = listener.ordered(tone(1.0))
+    if order < omni.FAINT:
+        assert (both, asked) == (order, [])
+    else:
+        odds = np.sqrt(alone / (1 - alone) * order / (1 - order))
+        assert both == pytest.approx(odds / (1 + odds), abs=1e-3)
+        assert asked == [1]
+    assert listener.overheard(tone(1.0)) == listener.overheard(listener.hear(tone(1.0))) == Overheard(order, 0.0)

@@ -16,6 +16,7 @@ from omni2.duplex.events import (
     TurnFailed,
     TurnStarted,
 )
+from omni2.duplex.overheard import Overheard
 from omni2.duplex.turns import LONG
 from omni2.errors import BusyError, InputError
 from omni2.eval.rooms import Log, Room
@@ -122,6 +123,24 @@ def cough(seconds: float = 0.35, seed: int = 1) -> np.ndarray:
     size = round(seconds * 16_000)
     burst = rng.standard_normal(size) * np.exp(-np.linspace(0, 5, size))
     return (0.4 * burst / np.abs(burst).max()).astype(np.float32)
+
+
+@pytest.mark.parametrize(("nod", "stops"), [(0.9, False), (0.1, True)])
+def test_a_model_that_knows_nods_by_ear_writes_nothing_down(nod: float, stops: bool) -> None:
+    model = Known(6.0)
+    model.said = Overheard(0.0, nod)
+    log = talk(model, track(0.5, CAPITAL, 2.0, WEEK[:14_000], 6.0), "barge-in")  # 0.9 s of voice: it might be either
+    assert bool(log.of(Interrupted)) == stops
+    assert not model.transcribed
+
+
+@pytest.mark.parametrize(("order", "asked"), [(0.01, 0), (0.9, 1)])
+def test_whether_a_question_is_an_order_is_asked_only_where_it_may_be(order: float, asked: int) -> None:
+    model = Known(6.0)
+    model.said = Overheard(order, 0.0)
+    log = talk(model, track(0.5, CAPITAL, 1.5), "off")
+    assert log.of(TurnStarted)
+    assert model.listened == asked
 
 
 @pytest.mark.parametrize("noise", ["cough", "nod", "hiss"])

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from omni2.answer import AnswerStream, Chunk, Samples
+from omni2.duplex.overheard import Overheard
 from omni2.errors import OmniError
 
 Policy = Literal["command", "barge-in", "off"]
@@ -21,6 +22,7 @@ class Model(Protocol):
     def stream(self, audio: Any = None, /, *args: Any, **options: Any) -> AnswerStream: ...  # noqa: ANN401
     def transcribe(self, audio: Any, /) -> str: ...  # noqa: ANN401
     def ordered(self, audio: Any, /) -> float: ...  # noqa: ANN401
+    def overheard(self, audio: Any, /) -> Overheard | None: ...  # noqa: ANN401
     def finished(self, heard: Any, /) -> float | None: ...  # noqa: ANN401
     def tokens(self, text: str, /) -> int: ...
 

@@ -1,12 +1,11 @@
-"""When what a model hears is an order to stop: at once beyond doubt, otherwise when it is likely twice in a row.
+"""When what a model hears is an order to stop: when it is likely twice in a row.
 
-Talk that is none comes near an order for a moment, as when "stop" falls in it; an order is still one a quarter of a
-second later.
+Talk that is none comes near an order for a moment, as when "stop" falls in it, and however near: "Stop Tony" is as good
+as one until its last sound.  An order is still one a moment later.
 """
 
-EVERY = 0.25  # seconds between two questions to the model
-LIKELY = 0.7  # how likely an order has to be twice in a row
-CERTAIN = 0.98  # and how likely once
+EVERY = 0.16  # seconds between two questions to the model
+LIKELY = 0.6  # how likely an order has to be twice in a row
 
 
 class Judge:
@@ -23,4 +22,4 @@ class Judge:
         """Whether it is an order, which is now as `likely` as that: 0 to 1."""
         twice = self._was_likely and likely >= LIKELY
         self._was_likely = likely >= LIKELY
-        return twice or likely >= CERTAIN
+        return twice

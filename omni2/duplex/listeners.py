@@ -12,13 +12,13 @@ from omni2.audio import SAMPLE_RATE
 from omni2.duplex.ear import Frame
 from omni2.duplex.events import Cause, Model, Policy
 from omni2.duplex.judge import EVERY, LIKELY, Judge
+from omni2.duplex.overheard import LISTENING
 from omni2.duplex.phrases import PHRASES, begun, is_call, is_nod, ordered
 from omni2.duplex.vad import WINDOW
 from omni2.errors import OmniError
 
 Samples = npt.NDArray[np.float32]
 
-LISTENED = 2.5  # seconds that the model hears at once when it listens for an order
 FRAMES = round(EVERY * SAMPLE_RATE / WINDOW)  # between two questions to the model
 DOUBT = 0.2  # how likely an order is that is suspected
 AFTER = 1.0  # seconds behind the last voice in which an order may still be found
@@ -27,6 +27,7 @@ GAP = 6  # frames without voice that end what somebody says: 0.19 s
 SUSPECT = 5  # voiced frames after which somebody may be speaking up: 0.16 s
 SPEAKS = 20  # after which somebody is: 0.64 s
 SURELY = 38  # after which no word of theirs can be a mere nod: 1.2 s
+NODDING = 0.5  # how likely a nod has to be
 CORDS = 0.4  # of the voiced frames in which vocal cords have to sound
 FAINT = 12.0  # dB that somebody may be softer than who asked, and be the same person
 
@@ -70,12 +71,12 @@ class Recent:
 
 
 class Order:
-    """Asks a model that learned to listen, every quarter of a second while somebody talks."""
+    """Asks a model that learned to listen, every `EVERY` seconds while somebody talks."""
 
     cause: Cause = "command"
 
     def __init__(self, model: Model) -> None:
-        self._model, self._recent, self._judge = model, Recent(LISTENED), Judge()
+        self._model, self._recent, self._judge = model, Recent(LISTENING), Judge()
         self.reset()
 
     def reset(self) -> None:
@@ -124,7 +125,7 @@ class Written:
     cause: Cause = "command"
 
     def __init__(self, model: Model, phrases: Sequence[str] = PHRASES) -> None:
-        self._model, self._phrases, self._recent = model, phrases, Recent(LISTENED)
+        self._model, self._phrases, self._recent = model, phrases, Recent(LISTENING)
         self.reset()
 
     def reset(self) -> None:
@@ -164,7 +165,7 @@ class SpeakingUp:
 
     def __init__(self, model: Model | None = None) -> None:
         self._model = model if model is not None and "transcribe" in model.abilities else None
-        self._recent = Recent(2.0)
+        self._recent = Recent(LISTENING)
         self.near: float | None = None  # level (dB) of the person who asks
         self.reset()
 
@@ -203,7 +204,13 @@ class SpeakingUp:
         if self._voices >= SURELY or self._model is None:
             return True
         self._known = self._voices + 5  # ask again a little later, if it goes on
-        return not self._says(is_nod)
+        return not self._nods()
+
+    def _nods(self) -> bool:
+        """Whether what is said so far is but a nod."""
+        assert self._model is not None
+        said = self._model.overheard(self._recent.wave)
+        return said.nod >= NODDING if said is not None else self._says(is_nod)
 
     def _says(self, kind: Callable[[str], bool]) -> bool:
         return self._model is not None and kind(written(self._model, self._recent.wave))
@@ -226,8 +233,9 @@ def listeners_for(policy: Policy, model: Model | None, phrases: Sequence[str] = 
 
 def is_order(model: Model, wave: Samples, heard: object, phrases: Sequence[str] = PHRASES) -> bool:
     """Whether a turn (samples,) at 16 kHz, `heard` as `Model.hear` has it, is but an order to stop: it asks nothing."""
-    if len(wave) > LISTENED * SAMPLE_RATE:
+    if len(wave) > LISTENING * SAMPLE_RATE:
         return False
     if "listen" in model.abilities and tuple(phrases) == PHRASES:
-        return order_likely(model, wave) >= LIKELY
+        said = model.overheard(heard)  # what was encoded already serves to rule it out
+        return (said is None or said.order >= DOUBT) and order_likely(model, wave) >= LIKELY
     return "transcribe" in model.abilities and ordered(written(model, heard), phrases)

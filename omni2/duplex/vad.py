@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omni2.audio import SAMPLE_RATE
+from omni2.duplex.finished import PAUSE
 from omni2.errors import CheckpointError
 from omni2.pickles import read_torchscript
 
@@ -123,7 +124,7 @@ class VoiceActivity:
     """
 
     patience: Callable[[int], float | None] | None = None
-    pause = 0.2
+    pause = PAUSE
 
     def __init__(self, threshold: float = 0.5, silence: float = 0.5) -> None:
         self._meter = SpeechMeter()

@@ -18,6 +18,7 @@ evaluate = typer.Typer(no_args_is_help=True, help="Measure a model; needs the `d
 
 Model = Annotated[str, typer.Option(help="nano, a folder, or a hub id such as gpt-omni/mini-omni2")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, mps …")]
+Weights = Annotated[str, typer.Option(help="auto (as the other commands have them), float32, bfloat16 or int8")]
 Limit = Annotated[int | None, typer.Option(min=1, help="measure at most so many of everything")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")]
 First = Annotated[bool, typer.Option("--first", help="ask only what the first version learned (340 answers)")]
@@ -35,11 +36,12 @@ def run_all(
     update: Update = None,
     wrong: Wrong = False,
     device: Device = "cpu",
+    weights: Weights = "auto",
 ) -> None:
     """Everything, in sizes for two cores, as one table with its targets and the released models' figures."""
     from omni2.eval.everything import QUICK, evaluate_all
 
-    _tell(evaluate_all(_session(model, device, limit, QUICK, first)), as_json, update, wrong)
+    _tell(evaluate_all(_session(model, device, weights, limit, QUICK, first)), as_json, update, wrong)
 
 
 @evaluate.command()
@@ -55,15 +57,16 @@ def qa(
     update: Update = None,
     wrong: Wrong = False,
     device: Device = "cpu",
+    weights: Weights = "auto",
 ) -> None:
     """Right answers: spoken and typed, in and out of scope, in noise, by topic and voice; or to a set of others."""
     if data is None:
-        _run("qa", model, limit, first, as_json, update, wrong, device)
+        _run("qa", model, limit, first, as_json, update, wrong, device, weights)
         return
     from omni2.eval import sets
 
     questions = sets.cases(data, limit or 500)
-    _tell(sets.table(data, sets.run(_load(model, device), questions)), as_json, update, wrong)
+    _tell(sets.table(data, sets.run(_load(model, device, weights), questions)), as_json, update, wrong)
 
 
 @evaluate.command()
@@ -77,16 +80,17 @@ def asr(
     update: Update = None,
     wrong: Wrong = False,
     device: Device = "cpu",
+    weights: Weights = "auto",
 ) -> None:
     """Word error rate of transcription: questions, unseen everyday sentences; or of a folder of recordings."""
     if data is None:
-        _run("asr", model, limit, first, as_json, update, wrong, device)
+        _run("asr", model, limit, first, as_json, update, wrong, device, weights)
         return
     from omni2.eval import transcription
     from omni2.eval.recognise import recogniser
 
     cases, unused = transcription.folder_cases(data, limit or 500)
-    table = transcription.table(transcription.run(_load(model, device), cases, recogniser()))
+    table = transcription.table(transcription.run(_load(model, device, weights), cases, recogniser()))
     if unused:
         table.notes.append(f"{unused} recordings are missing, damaged or longer than 30 s")
     _tell(table, as_json, update, wrong)
@@ -105,8 +109,9 @@ def _command(name: str, what: str) -> None:
         update: Update = None,
         wrong: Wrong = False,
         device: Device = "cpu",
+        weights: Weights = "auto",
     ) -> None:
-        _run(name, model, limit, first, as_json, update, wrong, device)
+        _run(name, model, limit, first, as_json, update, wrong, device, weights)
 
 
 for _name, _what in {
@@ -146,27 +151,29 @@ def _run(
     update: list[Path] | None,
     wrong: bool,
     device: str,
+    weights: str,
 ) -> None:
     from omni2.eval.everything import Sizes, evaluate
 
-    _tell(evaluate(name, _session(model, device, limit, Sizes(), first)), as_json, update, wrong)
+    _tell(evaluate(name, _session(model, device, weights, limit, Sizes(), first)), as_json, update, wrong)
 
 
-def _session(name: str, device: str, limit: int | None, sizes: "Sizes", first: bool) -> "Session":
+def _session(name: str, device: str, weights: str, limit: int | None, sizes: "Sizes", first: bool) -> "Session":
     """The model, loaded, how long that took, and what it is asked about."""
     from omni2.eval.everything import Session
     from omni2.train.data.questions import FIRST, TOPICS, corpus
 
     began = time.perf_counter()
-    model = _load(name, device)
+    model = _load(name, device, weights)
     loading, items = time.perf_counter() - began, corpus(FIRST if first else TOPICS)
     return Session(model, sizes if limit is None else sizes.limited(limit), loading, items)
 
 
-def _load(name: str, device: str) -> "OmniModel":
+def _load(name: str, device: str, weights: str) -> "OmniModel":
     from omni2.omni import OmniModel
+    from omni2.precision import as_weights
 
-    return OmniModel.from_pretrained(name, device=device)
+    return OmniModel.from_pretrained(name, device=device, weights=as_weights(weights))
 
 
 def _tell(table: "Table", as_json: bool, update: list[Path] | None, wrong: bool) -> None:

@@ -32,11 +32,11 @@ LARGE = 50_000_000  # weights of a part from which on speed and memory count mor
 
 
 class FastParts(Parts):
-    """Language model and audio encoder compiled, with weights in int8 or bfloat16; activations as the CPU has them.
+    """Language model and audio encoder compiled, with weights in int8 or bfloat16.
 
-    The language model's activations are float32: with int8 weights that is faster on few rows than bfloat16, and the
-    tokens stay nearer to those of float32 weights.  With int8 weights a `LARGE` language model packs its cache, and a
-    `LARGE` encoder rounds its activations; small ones have time and room to spare.
+    With int8 weights the language model's activations are float32: that is faster on few rows than bfloat16, and the
+    tokens stay nearer to those of float32 weights.  A `LARGE` language model packs its cache, and the activations of a
+    `LARGE` encoder are rounded, and bfloat16 where the CPU has it; small ones have time and room to spare.
     """
 
     def __init__(self, weights: FastWeights, threads: int | None = None) -> None:
@@ -48,7 +48,7 @@ class FastParts(Parts):
             "OpenVINO: weights in %s; activations in %s, those of the audio encoder in %s",
             weights,
             self._own if weights == "bfloat16" else "float32",
-            self._own,
+            self._own if weights == "bfloat16" else f"{self._own} if it is large",
         )
 
     def language_model(self, config: ModelConfig, layout: TokenLayout, file: Path) -> LanguageModel:
@@ -100,7 +100,9 @@ class FastParts(Parts):
         return FastLM(config, layout, self._recast(state), compiler)
 
     def _audio_encoder(self, frame: AudioEncoder, state: State) -> FastEncoder:
-        compiler = Compiler(self._own, self._threads, rounded=_is_large(state))
+        large = _is_large(state)
+        exact = self.weights == "int8" and not large
+        compiler = Compiler("float32" if exact else self._own, self._threads, rounded=large)
         return FastEncoder.from_module(frame, self._recast(state), compiler)
 
     def _recast(self, state: State) -> dict[str, Tensor]:

@@ -47,7 +47,7 @@ class FastEncoder:
         given = {"mel": mel.numpy(), "positions": self._positions[: -(-mel.shape[2] // 2)].numpy()}
         with self._lock:
             encoded = self._graph.infer(self._graph.here, given)
-        return encoded[0, : frames_of(wave.shape[0])]
+        return encoded[0, : frames_of(wave.shape[0])].clone()  # a view would keep all of a 30 s window
 
 
 def _graph(n_mels: int, width: int, heads: int, layers: int, state: State) -> tuple[Node, list[Node]]:

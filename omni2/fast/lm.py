@@ -4,9 +4,13 @@ The cache is made of blocks of 32 positions (PagedAttention, Kwon et al., arXiv 
 slot.  The graph reads and writes them in place, each row up to its own length: nothing is gathered or copied.
 """
 
+import math
+import mmap
 import threading
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import openvino as ov
 import openvino.opset13 as op
 import torch
@@ -35,7 +39,7 @@ class BlockCache:
         kind = compiler.cached
         number = {Type.f32: np.float32, Type.bf16: np.uint16, Type.u8: np.uint8}[kind]
         self.request = body.request()
-        self._stores = [np.zeros(shape, number) for _ in _stores(config)]  # take no memory before they are written
+        self._stores = [_sparse(shape, np.dtype(number)) for _ in _stores(config)]
         for name, store in zip(_stores(config), self._stores, strict=True):
             self.request.set_tensor(name, ov.Tensor(store, ov.Shape(shape), kind))
 
@@ -135,6 +139,18 @@ class FastLM(LanguageModel):
         """(..., n_embd) → (..., 7, audio_block)."""
         logits = self._heads["audio"](hidden)
         return logits.view(*logits.shape[:-1], AUDIO_LAYERS, self.layout.audio_block)
+
+
+def _sparse(shape: tuple[int, ...], kind: "np.dtype[Any]") -> "npt.NDArray[Any]":
+    """Zeros that take memory where they are written, page by page.
+
+    numpy asks for huge pages: one short conversation would take 2 MB of every layer's keys, and of its values.
+    """
+    size = math.prod(shape) * kind.itemsize
+    memory = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, kind).reshape(shape)
 
 
 def _stores(config: ModelConfig) -> list[str]:

@@ -201,7 +201,7 @@ def turns(out: Path | None = None, count: int = 5000, steps: int = 800) -> None:
 @train.command()
 @plain_errors
 def assets(runs: Runs = Path("runs"), out: Path | None = None) -> None:
-    """Make RUNS/lm/model the package's own: float16, with its card."""
+    """Make RUNS/lm/model the package's own, mostly in int8, with its card."""
     from omni2.train.fit import MODEL
     from omni2.train.nano import ASSETS, Workshop, make_assets
 

@@ -97,7 +97,7 @@ def interruption(
     count: Annotated[int, typer.Option(help="windows, a third of them with an order to stop")] = 20_000,
     phrase: Annotated[list[str] | None, typer.Option(help='what to stop at; else "Stop Omni"')] = None,
     near: Annotated[list[str] | None, typer.Option(help="what not to stop at, besides the list within")] = None,
-    talk: Annotated[int, typer.Option(help="different sentences that people say besides")] = 60,
+    talk: Annotated[int, typer.Option(help="different sentences that people say besides")] = 400,
     voices: Voices = None,
     answer_voice: AnswerVoice = "hibari",
     model: Model = None,
@@ -105,7 +105,8 @@ def interruption(
     seed: int = 0,
 ) -> None:
     """Make windows of a microphone, each labelled irq or n-irq: orders to stop among speech, noise, babble and echo."""
-    from omni2.train.data.interruption import NEAR_PHRASES, PHRASES, Listen, windows
+    from omni2.train.data.interruption import PHRASES, Listen, windows
+    from omni2.train.data.near import near_phrases
     from omni2.train.data.own import own_rows
     from omni2.train.data.pipeline import make
 
@@ -115,7 +116,7 @@ def interruption(
         sentences = own_rows("corpus", seed=seed)
     texts = tuple(row.question_text for row in sentences[:talk])
     own = tuple(row.answer_text for row in own_rows("answers"))
-    phrases, others = tuple(phrase or PHRASES), (*NEAR_PHRASES, *(near or ()))
+    phrases, others = tuple(phrase or PHRASES), (*near_phrases(), *(near or ()))
     listen = Listen(_names(voices), answer_voice, texts, own, phrases, others, seed=seed)
     _report(make(windows(count, seed), out, [listen, *_encode(model, None)], workers=workers, total=count))
 

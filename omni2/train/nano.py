@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from omni2.bundle import CODEC, ENCODERS, Bundle, load, save
+from omni2.bundle import CODEC, ENCODERS, MODEL, Bundle, load, save
 from omni2.codec.istft import IstftCodec, IstftConfig
 from omni2.config import ModelConfig
 from omni2.errors import InputError, OmniError
@@ -187,8 +187,8 @@ def blend(model: Bundle, other: Bundle, share: float) -> Bundle:
 
 
 def make_assets(model: Path, out: Path = ASSETS) -> None:
-    """Turn the trained model into the package's own: float16, with its card."""
-    save(load(model), out, torch.float16, compact=ENCODERS)
+    """Turn the trained model into the package's own, with its card: int8, the codec float16."""
+    save(load(model), out, torch.float16, compact=(MODEL, *ENCODERS))
     rows = [f"| {name} | {size:,} | `{digest}` |" for name, size, digest in hashes(out)]
     table = "\n".join(["| file | bytes | SHA-256 |", "|---|---|---|", *rows])
     card = Path(__file__).with_name("card.md").read_text(encoding="utf-8")

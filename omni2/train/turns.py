@@ -1,4 +1,4 @@
-"""Training of `omni2.duplex.finished.TurnEnd`: finished questions against those that break off in the middle.
+"""Training of the network of `omni2.duplex.finished`: finished questions against those that break off in the middle.
 
 Nobody recorded people who think: unfinished turns are the beginnings of questions, read as they stand, with "um" behind
 them, or cut out of a whole one at a place where the voice dips.  What is measured on are questions that no example
@@ -16,17 +16,18 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import track
-from safetensors.torch import save_file
 from torch import Tensor
 
 from omni2.audio import SAMPLE_RATE
-from omni2.duplex.finished import FRAMES, PAUSE, TurnEnd
+from omni2.duplex.finished import FRAMES, PAUSE
+from omni2.duplex.reader import Reader
 from omni2.encoder import Encoder, Window
 from omni2.train.data import augment as change
 from omni2.train.data.questions import corpus, normalise
 from omni2.train.data.sound import Wave
 from omni2.train.data.speak import draw_voice, say
 from omni2.train.data.voices import TRAINING
+from omni2.train.reading import fit, keep, padded
 
 FILLERS = ("um", "uh", "er", "so", "well", "you know")
 SHORTER = (0.8, 1.3)  # of `PAUSE`: people do not wait alike
@@ -101,46 +102,18 @@ def examples(count: int, seed: int = 0, threads: int = 2) -> list[Example]:
         return list(track(made, "speaking", total=count, console=Console(stderr=True)))
 
 
-def ends(encoder: Encoder, window: Window, made: Sequence[Example]) -> Tensor:
-    """The last `FRAMES` features of every example, zeros before the short ones: (n, FRAMES, width), bfloat16."""
-    kept = torch.zeros(len(made), FRAMES, encoder.width, dtype=torch.bfloat16)
-    for row, one in zip(kept, track(made, "encoding", console=Console(stderr=True)), strict=True):
-        features = encoder.encode(one.wave, window)[-FRAMES:]
-        row[-features.shape[0] :] = features
-    return kept
-
-
-def fit(
-    features: Tensor, finished: Tensor, held_out: Tensor, steps: int = 800, batch: int = 32, seed: int = 0
-) -> tuple[TurnEnd, dict[str, float]]:
-    """A network trained on (n, FRAMES, width) and (n,) bool, and how often it is right about the rows held out."""
-    torch.manual_seed(seed)
-    held, rest = held_out.nonzero()[:, 0], (~held_out).nonzero()[:, 0]
-    net = TurnEnd(features.shape[-1])
-    optimiser = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, steps)
-    for _ in track(range(steps), "learning", console=Console(stderr=True)):
-        rows = rest[torch.randint(len(rest), (batch,))]
-        x = F.dropout1d(features[rows].float(), 0.1)  # whole frames
-        loss = F.binary_cross_entropy_with_logits(net(x), finished[rows].float())
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
-    net.eval()
-    with torch.no_grad():
-        parts = [net(features[rows].float()) for rows in torch.split(held, batch)]
-        said = torch.cat(parts) > 0
-    truth = finished[held]
-    right = {"finished": said[truth], "unfinished": ~said[~truth]}
-    return net, {name: 100 * float(hits.float().mean()) for name, hits in right.items()}
-
-
 def make(encoder: Encoder, window: Window, file: Path, count: int, steps: int) -> dict[str, float]:
-    """Speak, encode, learn, and write the weights (float16) to `file`; how often they are right, in percent."""
+    """Speak, encode, learn, and write the weights to `file`; how often they are right, in percent."""
     made = examples(count)
     finished, held_out = (torch.tensor([getattr(one, name) for one in made]) for name in ("finished", "held_out"))
-    net, right = fit(ends(encoder, window, made), finished, held_out, steps)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.half().contiguous() for name, value in net.state_dict().items()}, file)
-    return right
+    heard = (encoder.encode(one.wave, window)[-FRAMES:].bfloat16() for one in made)
+    features = padded(list(track(heard, "encoding", total=count, console=Console(stderr=True))), FRAMES)
+    net = Reader(encoder.width, FRAMES, 1)
+
+    def loss(logits: Tensor, finished: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits[:, 0], finished.float())
+
+    said, truth = fit(net, features, finished, held_out, loss, steps)[:, 0] > 0, finished[held_out]
+    keep(net, file)
+    right = {"finished": said[truth], "unfinished": ~said[~truth]}
+    return {name: 100 * float(hits.float().mean()) for name, hits in right.items()}

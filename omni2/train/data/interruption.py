@@ -6,7 +6,7 @@ the scene up to a frame, and that frame's label.  One in three is `irq`; the oth
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -17,20 +17,13 @@ from omni2.encoder import FRAME_RATE, SAMPLES_PER_FRAME
 from omni2.errors import InputError
 from omni2.omni import LISTENING
 from omni2.train.data import augment as change
+from omni2.train.data.near import NODS, near_phrases
 from omni2.train.data.schema import Label, Row
 from omni2.train.data.sound import Wave, flac
 from omni2.train.data.speak import draw_voice, row_generator, say
 from omni2.train.data.voices import RESERVED
 
 PHRASES = ("Stop Omni.", "Stop, Omni!", "Omni, stop.")
-NEAR_PHRASES = (
-    "Don't stop.", "Don't stop, Omni.", "The bus stop.", "Top honey.", "Omni.", "Hey Omni.", "Omni, go on.", "Stop.",
-    "Stop it.", "Stop by on Monday.", "Non-stop.", "The next stop is ours.", "Shop only.", "Stopped on me.",
-    "A top army.", "Drop any.", "Stock money.", "Some honey.", "Omnibus.", "On the bus.", "Start, Omni.",
-    "Tell me more, Omni.", "Thank you, Omni.", "Stop talking to me about it.", "The story stops here.",
-    "Is there a stop on the way?", "Harmony.", "Economy.", "Stop sign.", "I never stop moaning.", "Please go on.",
-    "Omni, what time is it?",
-)  # fmt: skip
 SCENE = 10.0  # seconds at most
 HOLD = 0.5  # seconds after the phrase that are `irq`
 LONGER = 2.0  # seconds that the scene of a window may be longer than it: more would not be heard
@@ -38,9 +31,12 @@ QUIET = (30.0, 60.0)  # dB of a phrase over the noise of a quiet room
 FAR = (0.0, 40.0)  # dB by which what goes on without a phrase may be softer
 NEAR_TALK = 0.15  # of what people say in the background is near the phrases
 
+BEGUN = (0.3, 1.2)  # seconds into a sentence
+OTHER_WORDS = ("near", "nod", "begun", "other")  # situations in which somebody says something else
+
 # Situations a window is drawn from, with their shares among the windows of their label.
 IRQ = {"ordered": 1.0}
-N_IRQ = {"near": 0.4, "unfinished": 0.1, "over": 0.1, "other": 0.4}
+N_IRQ = {"near": 0.36, "unfinished": 0.08, "over": 0.08, "other": 0.22, "nod": 0.13, "begun": 0.13}
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,8 @@ class Listen:
     texts: tuple[str, ...]
     own: tuple[str, ...]
     phrases: tuple[str, ...] = PHRASES
-    near: tuple[str, ...] = NEAR_PHRASES
+    near: tuple[str, ...] = field(default_factory=near_phrases)
+    nods: tuple[str, ...] = NODS
     snr: tuple[float, float] = (0.0, 30.0)
     window: float = LISTENING
     seed: int = 0
@@ -86,8 +83,8 @@ class Listen:
         """Raise InputError for voices kept for evaluation or where there is nothing to say."""
         if {*self.voices, self.answer} & {*RESERVED}:
             raise InputError(f"the voices {', '.join(RESERVED)} are kept for evaluation")
-        if not all((self.voices, self.texts, self.own, self.phrases, self.near)):
-            raise InputError("interruption data need voices, texts, answers, phrases and near phrases")
+        if not all((self.voices, self.texts, self.own, self.phrases, self.near, self.nods)):
+            raise InputError("interruption data need voices, texts, answers, phrases, near phrases and nods")
         if not HOLD < self.window <= SCENE:
             raise InputError(f"a window lasts more than {HOLD:g} and at most {SCENE:g} s")
 
@@ -96,11 +93,10 @@ class Listen:
         rng = row_generator(self.seed, row.key)
         situations = IRQ if row.label == "irq" else N_IRQ
         situation = str(rng.choice(list(situations), p=list(situations.values())))
-        text = ""
-        if situation != "other":
-            text = str(rng.choice(self.near if situation == "near" else self.phrases))
+        said = {"near": self.near, "nod": self.nods, "begun": self.texts, "other": ("",)}.get(situation, self.phrases)
+        text = said[int(rng.integers(len(said)))]
         name = draw_voice(self.voices, rng)
-        scene = self.scene(name, text, situation != "near", rng, self.window + LONGER)
+        scene = self.scene(name, text, situation, rng, self.window + LONGER)
         wave = cut(scene, draw_frame(scene, situation, rng), round(self.window * SAMPLE_RATE))
         return replace(
             row,
@@ -111,12 +107,15 @@ class Listen:
             question_seconds=wave.size / SAMPLE_RATE,
         )
 
-    def scene(self, name: str, text: str, order: bool, rng: np.random.Generator, longest: float = SCENE) -> Scene:
-        """Up to `longest` seconds of background with `text`, if any, said by `name` somewhere, at any level over it."""
+    def scene(self, name: str, text: str, situation: str, rng: np.random.Generator, longest: float = SCENE) -> Scene:
+        """Up to `longest` seconds of background with `text`, if any, said by `name` somewhere, at any level over it.
+
+        Behind a nod, and behind speech that begins, nobody else talks.
+        """
         phrase = self._said(name, text, rng) if text else np.zeros(0, np.float32)
         tail = round(2 * HOLD * SAMPLE_RATE) + SAMPLES_PER_FRAME  # so that all windows lie within the scene
         length = max(int(rng.uniform(self.window, longest) * SAMPLE_RATE), phrase.size + tail)
-        behind, snr = self.background(length, rng)
+        behind, snr = self.background(length, rng, talk=situation not in ("nod", "begun"))
         start = int(rng.integers(length - tail - phrase.size + 1)) if phrase.size else 0
         if phrase.size:
             level = np.square(phrase).mean() / max(float(np.square(behind).mean()), 1e-12)
@@ -127,14 +126,16 @@ class Listen:
         wave = self._heard(wave, rng)
         if not phrase.size and rng.random() < 0.3:
             wave *= np.float32(10 ** (-rng.uniform(*FAR) / 20))
-        return Scene(wave, start, start + phrase.size, order and bool(text))
+        return Scene(wave, start, start + phrase.size, bool(text) and situation not in OTHER_WORDS)
 
-    def background(self, length: int, rng: np.random.Generator) -> tuple[Wave, tuple[float, float]]:
-        """(length,) of speech, babble, the model's own answer or noise, and how far in dB a phrase may lie over it.
+    def background(self, length: int, rng: np.random.Generator, talk: bool = True) -> tuple[Wave, tuple[float, float]]:
+        """(length,) of the model's own answer, noise, or, with `talk`, speech or babble, and how far in dB a phrase may
+        lie over it.
 
         Over all of them lies some noise; that of a quiet room is far below any phrase.
         """
-        kind = rng.choice(["speech", "babble", "own", "noise", "quiet"], p=[0.3, 0.15, 0.25, 0.15, 0.15])
+        shares = np.array([0.3, 0.15, 0.25, 0.15, 0.15] if talk else [0, 0, 0.3, 0.2, 0.5])
+        kind = rng.choice(["speech", "babble", "own", "noise", "quiet"], p=shares)
         noise = change.background(length, rng)
         if kind in ("noise", "quiet"):
             return noise, self.snr if kind == "noise" else QUIET
@@ -190,15 +191,19 @@ def draw_frame(scene: Scene, situation: str, rng: np.random.Generator) -> int:
     near        as after an order, but behind another phrase
     unfinished  within the first four fifths of the phrase
     over        the time of `irq` has passed for half as long again
+    nod         from the middle of a listener's "yes" on, until as long behind it as an order is `irq`
+    begun       within the first words of a sentence
     other       any frame
     """
     hold, behind = round(HOLD * FRAME_RATE), -(-scene.end // SAMPLES_PER_FRAME)
-    enough = scene.start + (scene.end - scene.start) * 4 // 5
+    first, enough = scene.start // SAMPLES_PER_FRAME, scene.start + (scene.end - scene.start) * 4 // 5
     spans = {
         "ordered": (behind, behind + hold),
         "near": (behind, behind + hold),
-        "unfinished": (scene.start // SAMPLES_PER_FRAME, enough // SAMPLES_PER_FRAME),
+        "unfinished": (first, enough // SAMPLES_PER_FRAME),
         "over": (behind + hold * 3 // 2, behind + 2 * hold),
+        "nod": ((first + behind) // 2, behind + hold),
+        "begun": tuple(first + round(seconds * FRAME_RATE) for seconds in BEGUN),
         "other": (0, scene.wave.size // SAMPLES_PER_FRAME),
     }
     low, high = spans[situation]
@@ -218,6 +223,6 @@ def windows(count: int, seed: int = 0) -> Iterator[Row]:
         yield Row(f"interruption/{seed}-{index}", "listen", "interruption", "MIT", label=labels[index % len(labels)])
 
 
-@lru_cache(maxsize=4000)  # about 150 kB each
+@lru_cache(maxsize=20_000)  # about 150 kB each
 def _spoken(name: str, text: str) -> Wave:
     return say(name, text)

@@ -1,0 +1,48 @@
+"""Training of the network of `omni2.duplex.overheard`, on the windows of `omni2 data interruption`."""
+
+from pathlib import Path
+from zlib import crc32
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import track
+
+from omni2.duplex.overheard import FRAMES, KINDS
+from omni2.duplex.reader import Reader
+from omni2.errors import OmniError
+from omni2.train.data.schema import Row
+from omni2.train.data.store import read_rows
+from omni2.train.reading import fit, keep, padded
+
+HELD_OUT = 20  # one window in so many is kept to measure with
+COLUMNS = ("topic", "question_features")
+
+
+def kind(row: Row) -> str:
+    """Which of `KINDS` a window ends with."""
+    if row.label == "irq":
+        return "order"
+    return "nod" if row.topic == "nod" else "other"
+
+
+def make(folder: Path, file: Path, steps: int) -> dict[str, float]:
+    """Learn from the rows of `folder` and write the weights to `file`; how often they are right about each of `KINDS`,
+    in percent.
+
+    Raises OmniError: no rows, or rows without features of one width.
+    """
+    features, kinds, held_out = [], [], []
+    for row in track(read_rows(folder, COLUMNS), "reading", console=Console(stderr=True)):
+        if row.question_features is None:
+            raise OmniError(
+                f"the rows of {folder} have no features; make them with `omni2 data interruption --model …`"
+            )
+        features.append(row.question_features[-FRAMES:].bfloat16())
+        kinds.append(KINDS.index(kind(row)))
+        held_out.append(crc32(row.key.encode()) % HELD_OUT == 0)
+    truth, held = torch.tensor(kinds), torch.tensor(held_out)
+    net = Reader(features[0].shape[1], FRAMES, len(KINDS))
+    said = fit(net, padded(features, FRAMES), truth, held, F.cross_entropy, steps).argmax(1)
+    keep(net, file)
+    return {name: 100 * float((said[truth[held] == i] == i).float().mean()) for i, name in enumerate(KINDS)}
