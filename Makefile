@@ -44,6 +44,8 @@ assets: $(VENV)/.dev
 	$(OMNI2) train nano --vision efficientnet $(TRAINING)
 	$(OMNI2) train assets
 	$(OMNI2) train turns
+	$(OMNI2) data interruption runs/overheard --count 32500 --model whisper-tiny
+	$(OMNI2) train overheard runs/overheard
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis answer.wav app:app

@@ -187,7 +187,7 @@ def codec(
 
 @train.command()
 @plain_errors
-def turns(out: Path | None = None, count: int = 5000, steps: int = 800) -> None:
+def turns(out: Path | None = None, count: int = 12_000, steps: int = 2500) -> None:
     """Train the network that hears whether a turn is finished, on COUNT questions, half of them broken off."""
     from omni2.duplex.finished import WEIGHTS
     from omni2.hub import load_bundle
@@ -196,6 +196,21 @@ def turns(out: Path | None = None, count: int = 5000, steps: int = 800) -> None:
     nano = load_bundle("nano")
     right = make(nano.audio_encoder, nano.window, out or WEIGHTS, count, steps)
     typer.echo(", ".join(f"{name} turns known: {share:.1f} %" for name, share in right.items()))
+
+
+@train.command()
+@plain_errors
+def overheard(
+    folder: Annotated[Path, typer.Argument(help="windows made by `omni2 data interruption`")],
+    out: Path | None = None,
+    steps: int = 3000,
+) -> None:
+    """Train the network that hears what is said over an answer: an order, a nod or other talk."""
+    from omni2.duplex.overheard import WEIGHTS
+    from omni2.train.overheard import make
+
+    right = make(folder, out or WEIGHTS, steps)
+    typer.echo(", ".join(f"{name} known: {share:.1f} %" for name, share in right.items()))
 
 
 @train.command()

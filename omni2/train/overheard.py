@@ -16,6 +16,7 @@ from omni2.train.data.store import read_rows
 from omni2.train.reading import fit, keep, padded
 
 HELD_OUT = 20  # one window in so many is kept to measure with
+BATCH = 64
 COLUMNS = ("topic", "question_features")
 
 
@@ -43,6 +44,6 @@ def make(folder: Path, file: Path, steps: int) -> dict[str, float]:
         held_out.append(crc32(row.key.encode()) % HELD_OUT == 0)
     truth, held = torch.tensor(kinds), torch.tensor(held_out)
     net = Reader(features[0].shape[1], FRAMES, len(KINDS))
-    said = fit(net, padded(features, FRAMES), truth, held, F.cross_entropy, steps).argmax(1)
+    said = fit(net, padded(features, FRAMES), truth, held, F.cross_entropy, steps, BATCH).argmax(1)
     keep(net, file)
     return {name: 100 * float((said[truth[held] == i] == i).float().mean()) for i, name in enumerate(KINDS)}
