@@ -11,7 +11,7 @@ from omni2.duplex.reader import ENCODER, FOLDER, Reader, reader_for
 from omni2.encoder import FRAME_RATE, Encoder
 
 FRAMES = 4 * FRAME_RATE  # of a turn's end that are looked at, the pause behind it included
-PAUSE = 0.125  # seconds of silence behind the last word, at which it is asked
+PAUSE = 0.2  # seconds of silence behind the last word, at which it is asked
 WEIGHTS = FOLDER / "turn-end.safetensors"
 
 

@@ -4,7 +4,7 @@ Talk that is none comes near an order for a moment, as when "stop" falls in it, 
 as one until its last sound.  An order is still one a moment later.
 """
 
-EVERY = 0.16  # seconds between two questions to the model
+EVERY = 0.25  # seconds between two questions to the model
 LIKELY = 0.6  # how likely an order has to be twice in a row
 
 

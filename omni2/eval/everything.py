@@ -42,7 +42,7 @@ class Sizes:
 
 
 QUICK = Sizes(
-    100, sentences=40, answers=60, orders=20, minutes=10, timed=9, scenes=8, coded=20, aside=False
+    100, sentences=40, answers=60, orders=20, minutes=20, timed=9, scenes=20, coded=20, aside=False
 )  # for `all`
 
 

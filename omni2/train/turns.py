@@ -30,7 +30,7 @@ from omni2.train.data.voices import TRAINING
 from omni2.train.reading import fit, keep, padded
 
 FILLERS = ("um", "uh", "er", "so", "well", "you know")
-SHORTER = (0.8, 1.3)  # of `PAUSE`: people do not wait alike
+SHORTER = (0.5, 0.81)  # of `PAUSE`: people do not wait alike
 CUTS = (0.25, 0.85)  # where in a question the voice may break off
 HELD_OUT = 10  # one question in so many is kept to measure with
 
