@@ -80,7 +80,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return everything.Evaluation(measure)
 
     monkeypatch.setattr(everything, "EVALUATIONS", {name: of(name) for name in EVALUATIONS})
-    monkeypatch.setattr(cli, "_load", lambda name, device: Speaker(str))
+    monkeypatch.setattr(cli, "_load", lambda name, device, weights: Speaker(str))
     return done
 
 
@@ -91,6 +91,16 @@ def test_every_evaluation_has_its_command(measured: list[str], name: str) -> Non
     assert measured == [f"{name} 7"]
     assert json.loads(done.stdout)["figures"][0]["key"] == f"{name}.x"
     assert done.stderr.strip() == f"{name} wrong"
+
+
+@pytest.mark.parametrize(("given", "loaded"), [([], "auto"), (["--weights", "float32"], "float32")])
+def test_a_model_is_measured_as_the_commands_run_it(
+    measured: list[str], monkeypatch: pytest.MonkeyPatch, given: list[str], loaded: str
+) -> None:
+    weights: list[str] = []
+    monkeypatch.setattr(cli, "_load", lambda name, device, kind: weights.append(kind) or Speaker(str))
+    assert CliRunner().invoke(app, ["eval", "codec", *given]).exit_code == 0
+    assert weights == [loaded]
 
 
 def test_all_is_one_table_of_everything(measured: list[str], tmp_path: Path) -> None:
