@@ -108,19 +108,25 @@ def test_near_phrases_hold_no_order_and_differ() -> None:
     assert set(NEAR_PHRASES) <= set(near)
 
 
-def test_nobody_talks_behind_a_nod(step: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard, talked = Counter[str](), interruption._spoken
+@pytest.fixture
+def said(step: Listen, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each text is spoken."""
+    counted, say = Counter[str](), interruption._spoken
 
     def spy(name: str, text: str) -> np.ndarray:
-        heard[text] += 1
-        return talked(name, text)
+        counted[text] += 1
+        return say(name, text)
 
     monkeypatch.setattr(interruption, "_spoken", spy)
+    return counted
+
+
+def test_nobody_talks_behind_a_nod(step: Listen, said: Counter[str]) -> None:
     for seed in range(40):
         step.scene("hibari", "Hm.", "nod", np.random.default_rng(seed))
-    assert heard["Hm."] == 40
-    assert heard["I answer."] > 3
-    assert not heard["So they talk."]
+    assert said["Hm."] == 40
+    assert said["I answer."] > 3
+    assert not said["So they talk."]
 
 
 def test_unusable_choices_are_refused() -> None:
@@ -141,14 +147,7 @@ def test_silent_backgrounds_do_not_matter(step: Listen, monkeypatch: pytest.Monk
     assert len(flac(scene.wave, SAMPLE_RATE)) > 1000
 
 
-def test_others_in_the_background_say_near_phrases_at_times(step: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
-    said, say = Counter[str](), interruption._spoken
-
-    def spy(name: str, text: str) -> np.ndarray:
-        said[text] += 1
-        return say(name, text)
-
-    monkeypatch.setattr(interruption, "_spoken", spy)
+def test_others_in_the_background_say_near_phrases_at_times(step: Listen, said: Counter[str]) -> None:
     for seed in range(60):
         step.background(5 * SAMPLE_RATE, np.random.default_rng(seed))
     share = said["Malt."] / (said["Malt."] + said["So they talk."])

@@ -31,7 +31,7 @@ def make(folder: Path, file: Path, steps: int) -> dict[str, float]:
     """Learn from the rows of `folder` and write the weights to `file`; how often they are right about each of `KINDS`,
     in percent.
 
-    Raises OmniError: no rows, or rows without features of one width.
+    Raises OmniError: no rows, or rows without features.
     """
     features, kinds, held_out = [], [], []
     for row in track(read_rows(folder, COLUMNS), "reading", console=Console(stderr=True)):
