@@ -6,6 +6,7 @@ TORCH_INDEX ?=
 TRAINING ?= --average-every 16
 PASSES ?= 1
 WHISPER := openai-whisper==20250625
+DRAWINGS := $(addprefix @iconify-json/,fluent-emoji fluent-emoji-flat fxemoji noto-v1 emojione-v1) @lobehub/fluent-emoji-3d
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -39,7 +40,8 @@ assets: $(VENV)/.dev
 	$(OMNI2) data build recombined runs/data/recombined --typed --codec runs/codec
 	$(OMNI2) data build examples runs/data/examples --typed --limit 26000 --codec runs/codec
 	$(OMNI2) data interruption runs/data/interruption --count 8000 --model whisper-tiny
-	$(OMNI2) data pictures runs/data/pictures --count 7000 --model whisper-tiny
+	npm install --silent --prefix runs/drawings $(DRAWINGS)
+	$(OMNI2) data pictures runs/data/pictures --count 14000 --model whisper-tiny
 	$(OMNI2) data check runs/data/*
 	$(OMNI2) train nano --vision efficientnet $(TRAINING)
 	$(OMNI2) train assets

@@ -168,5 +168,6 @@ if __name__ == "__main__":
     for rows in map(int, sys.argv[1:] or ("2", "8")):
         for way in WAYS:
             done = subprocess.run([sys.executable, __file__, "--one", way, str(rows)], capture_output=True, text=True)
-            told = done.stdout.strip() or f"failed: {done.stderr.strip().splitlines()[-1][:90]}"
+            why = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]  # it may die without a word
+            told = done.stdout.strip() or f"failed: {why[-1][:90]}"
             print(f"{way}, {rows} rows: {told} ms" if done.stdout else f"{way}, {rows} rows: {told}", flush=True)

@@ -14,7 +14,7 @@ from omni2.errors import OmniError
 from omni2.prompt import PromptBuilder
 from omni2.tokens import LAYERS, TEXT_LAYER
 from omni2.train.data.schema import Row, keyed
-from omni2.train.mixture import Mixture, loosened, masked
+from omni2.train.mixture import Mixture, loosened, masked, restyled
 from omni2.train.samples import IGNORE, paced
 from omni2.train.sources import Pool, Stream, is_held_out
 from omni2.train.stages import KINDS, Stage
@@ -215,6 +215,33 @@ def test_masking_and_loosening_keep_what_matters():
         assert "france" in text.lower()
     assert masked(features, 0.0, rng) is features
     assert loosened("What is the capital?", 0.0, rng) == "What is the capital?"
+
+
+def test_another_manner_keeps_what_is_said():
+    def plain(x: torch.Tensor) -> torch.Tensor:
+        return (x - x.mean(0)) / x.std(0, correction=0)
+
+    torch.manual_seed(0)
+    features, other = torch.randn(60, HEARD), 3 * torch.randn(20, HEARD) + 5
+    made = [restyled(features, other, np.random.default_rng(seed)) for seed in range(200)]
+    for out in made:
+        torch.testing.assert_close(plain(out), plain(features), rtol=1e-3, atol=1e-3)
+    shifts = [float(((out.mean(0) - features.mean(0)) / (other.mean(0) - features.mean(0))).mean()) for out in made]
+    assert min(shifts) >= -1e-3
+    assert max(shifts) == pytest.approx(0.5, abs=0.02)
+    assert restyled(features[:1], other[:1], np.random.default_rng(0)).isfinite().all()
+
+
+def test_sounds_and_pictures_take_on_the_manner_of_others():
+    mix = mixture(seen=SEEN, listens=True)
+    for task in ("A1T2", "VA1T2", "VT1T2", "listen"):
+        row = mix.source.draw(KINDS[task], PLAIN, np.random.default_rng(0))
+        for share, changed in ((0.0, False), (1.0, True)):
+            stage = replace(PLAIN, mixture={task: 1.0}, restyled=share)
+            samples = [mix.sample(task, row, stage, np.random.default_rng(seed)) for seed in range(12)]
+            features = [torch.cat([span.features.flatten() for span in sample.prompt.spans]) for sample in samples]
+            same = [torch.equal(one, features[0]) for one in features]
+            assert all(same) != changed, (task, share)
 
 
 def test_every_part_draws_its_own_samples_and_layers_are_whole():

@@ -16,7 +16,8 @@ from PIL import Image
 from omni2.eval.asking import spoken, together
 from omni2.eval.report import Figure, Table, by, share
 from omni2.omni import OmniModel
-from omni2.train.data.drawings import SIDE, arrange, paint
+from omni2.train.data.artists import paint
+from omni2.train.data.drawings import SIDE, arrange
 from omni2.train.data.questions import normalise
 from omni2.train.data.things import COLOURS, NUMBERS, About, Thing, names, phrasings, things
 from omni2.train.data.voices import RESERVED

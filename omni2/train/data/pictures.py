@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from omni2.efficientnet import lite_pixels
-from omni2.train.data.drawings import ARTISTS, draw_any
+from omni2.train.data.artists import ARTISTS
+from omni2.train.data.drawings import draw_any
 from omni2.train.data.encode import Encode
 from omni2.train.data.imagined import imagine_any
 from omni2.train.data.schema import Row
