@@ -54,7 +54,7 @@ def test_the_whole_chain_runs(tmp_path: Path):
     write(shop.data / "corpus", [row for row in made if row.task not in ("see", "listen")])
     write(shop.data / "others", [row for row in made if row.task in ("see", "listen")])
     command = ["nano", "--from", str(tmp_path / "toy"), "--runs", str(shop.root), "--processes", "1", "--batch", "2"]
-    for options in (["--stage", "speak", "--steps", "1,1"], ["--steps", "1,1,1,1"]):
+    for options in (["--stage", "speak", "--steps", "1,1"], ["--steps", "1,1,1,1,1"]):
         done = CliRunner().invoke(commands, [*command, *options])
         assert done.exit_code == 0, done.output
     done = CliRunner().invoke(commands, ["assets", "--runs", str(shop.root), "--out", str(tmp_path / "assets")])
@@ -66,7 +66,10 @@ def test_the_whole_chain_runs(tmp_path: Path):
 
 def test_every_stage_uses_known_tasks_and_the_last_ones_all_abilities():
     assert all(task in KINDS for stage in NANO.stages for task in stage.mixture)
-    assert NANO.stages[-1].abilities() == {"answer", "transcribe", "speak", "see", "listen", "history"}
+    steady, see = NANO.stages[-2:]
+    assert (see.trains, see.abilities()) == ("adapters", {"see"})
+    assert not any(KINDS[task].asked == "sound" for task in see.mixture), "or the adapter of sounds would learn too"
+    assert steady.abilities() == {"answer", "transcribe", "speak", "see", "listen", "history"}
 
 
 def test_a_trained_model_is_blended_with_the_one_it_began_from(tmp_path: Path):

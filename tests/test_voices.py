@@ -50,6 +50,12 @@ def test_wav_from_a_pipe_is_read_whatever_length_it_states(size):
     assert wave.tolist() == [0.0, 0.5, -1.0]
 
 
+def test_a_header_behind_the_sound_is_no_sound():
+    samples = [0, 16384] * 30
+    first, second = wav(samples, 0), wav(samples)
+    assert parse_wav(first + second[:44])[0].tolist() == parse_wav(second)[0].tolist() == [0.0, 0.5] * 30
+
+
 @pytest.mark.parametrize("data", [b"", b"RIFF", b"not a sound at all" * 10, wav([1, 2], channels=2)])
 def test_anything_but_mono_pcm_is_refused(data):
     with pytest.raises(OmniError, match="16-bit mono WAV"):
@@ -62,6 +68,12 @@ def test_trim_cuts_both_ends_to_the_margin():
     assert abs(trim(padded, 16000).size - (8000 + 2 * 480)) <= 160
     assert trim(padded, 16000, margin=0.0).size <= 8160
     np.testing.assert_array_equal(trim(tone, 16000), tone)
+
+
+def test_an_offset_is_silence():
+    tone = np.sin(np.arange(8000) * 0.1).astype(np.float32)
+    offset = np.full(4000, 0.02, np.float32)
+    assert trim(np.concatenate([tone, offset]), 16000).size <= 8000 + 480 + 160
 
 
 def test_trim_of_silence_is_empty():

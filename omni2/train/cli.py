@@ -93,7 +93,7 @@ def nano(
     save_every: SaveEvery = 200,
     seed: int = 0,
 ) -> None:
-    """Train the embedded model's language model: to understand, to speak, to generalise, to stay steady.
+    """Train the embedded model's language model: to understand, to speak, to generalise, to stay steady, to see.
 
     By default on all folders of rows below RUNS/data, with the codec in RUNS/codec; the model is in RUNS/lm/model.
     """
@@ -187,7 +187,7 @@ def codec(
 
 @train.command()
 @plain_errors
-def turns(out: Path | None = None, count: int = 12_000, steps: int = 2500) -> None:
+def turns(out: Path | None = None, count: int = 26_000, steps: int = 6000) -> None:
     """Train the network that hears whether a turn is finished, on COUNT questions, half of them broken off."""
     from omni2.duplex.finished import WEIGHTS
     from omni2.hub import load_bundle

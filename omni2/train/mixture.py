@@ -77,8 +77,7 @@ class Mixture:
     def sample(self, task: Task, row: Row, stage: Stage, rng: np.random.Generator) -> Sample:
         """The sample of one task about one row."""
         kind, build = KINDS[task], self.builder
-        if self.encode_row is not None:
-            row = self.encode_row(row)
+        row = self._encoded(row, kind)
         heard = self.encode(row.question_text) if kind.asked == "sound" and task != "listen" else []
         audio, image, typed = None, None, None
         if kind.asked == "sound":
@@ -111,15 +110,19 @@ class Mixture:
         steps = self._pace(row) if frames is not None and self.config.text_lead else None
         return make_sample(prompt, said, frames, self.layout, heard, steps)
 
+    def _encoded(self, row: Row, kind: Kind) -> Row:
+        """`row` with the features that such a task needs; a sound that nobody hears is left alone."""
+        if self.encode_row is None:
+            return row
+        return self.encode_row(row if kind.asked == "sound" else replace(row, question_audio=None))
+
     def _restyled(
         self, features: Tensor, kind: Kind, stage: Stage, rng: np.random.Generator, seen: bool = False
     ) -> Tensor:
         """`features`, in a share of the cases in the manner of another row's."""
         if rng.random() >= stage.restyled:
             return features
-        other = self.source.draw(kind, stage, rng)
-        if self.encode_row is not None:
-            other = self.encode_row(other)
+        other = self._encoded(self.source.draw(kind, stage, rng), kind)
         return restyled(features, _features(other, other.picture_features if seen else other.question_features), rng)
 
     def _past(self, row: Row, stage: Stage, rng: np.random.Generator) -> list[tuple[list[int], list[int]]]:

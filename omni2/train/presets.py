@@ -52,6 +52,8 @@ NANO = Preset(
             masked=0.6,
             restyled=0.5,
         ),
+        # The vision adapter alone: nothing else can be unlearned, and a sample is short.
+        Stage("see", {"VT1T2": 0.75, "VT2": 0.25}, steps=3000, learning_rate=1e-3, trains="adapters", restyled=0.5),
     ),
     batch=32,
     streamed=False,

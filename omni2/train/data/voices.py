@@ -57,12 +57,13 @@ def trim(wave: Wave, rate: int, threshold: float = -45.0, margin: float = 0.03) 
 def loud(wave: Wave, rate: int, threshold: float = -45.0, margin: float = 0.03) -> tuple[int, int]:
     """The first sample of `wave` (samples,) that is no leading silence, and one past the last that is no trailing one.
 
-    Silence is any 10 ms window `threshold` dB under the loudest one; `margin` seconds of it stay on both sides.
+    Silence is any 10 ms window `threshold` dB under the loudest one, each without its mean: Festival's silences have
+    an offset.  `margin` seconds of it stay on both sides.
     (0, 0) for a silent wave.
     """
     hop = max(rate // 100, 1)
     padded = np.pad(wave, (0, -len(wave) % hop)).reshape(-1, hop)
-    energy = np.square(padded, dtype=np.float32).mean(axis=1)
+    energy = padded.var(axis=1)
     if not energy.size or energy.max() < 1e-12:
         return 0, 0
     above = np.flatnonzero(energy > energy.max() * 10 ** (threshold / 10))
@@ -191,8 +192,12 @@ def piper_ids(text: str, table: dict[str, list[int]], accent: str) -> list[int]:
 def parse_wav(data: bytes) -> tuple[Wave, int]:
     """Samples (n,) and rate in Hz of a mono 16-bit WAV read from a pipe, where the stated length means nothing.
 
+    Festival, which cannot go back to its first header, writes it once more behind the last sample: it would be a click.
     Raises OmniError for anything else.
     """
+    head = data[:44]
+    if len(data) >= 88 and (data[-44:-40], data[-36:-4]) == (b"RIFF", head[8:40]):
+        data = data[:-44]
     if len(data) >= 44 and data[:4] == b"RIFF" and data[8:16] == b"WAVEfmt ":
         size, kind, channels, rate, _, _, bits = struct.unpack_from("<IHHIIHH", data, 16)
         start = data.find(b"data", 20 + size) + 8
