@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from omni2.codec.stream import write_wav
+from omni2.config import Sampling
 from omni2.errors import InputError, OmniError
 from omni2.omni import OmniModel
 from omni2.prompt import Reply
@@ -91,8 +92,9 @@ def run(
     out: Path,
     at_once: int = 8,
     reply: Reply = "speech",
+    sampling: Sampling | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Answer what is not yet in `out`, `at_once` together; yields results as they are written.
+    """Answer what is not yet in `out`, `at_once` together, with `sampling`; yields results as they are written.
 
     What cannot be answered (a damaged file, too long a sound) has a result with "error".
     """
@@ -103,7 +105,10 @@ def run(
         live: set[Future[dict[str, Any]]] = set()
         try:
             while True:
-                live |= {pool.submit(_answer, model, item, out, reply) for item in islice(rest, at_once - len(live))}
+                live |= {
+                    pool.submit(_answer, model, item, out, reply, sampling)
+                    for item in islice(rest, at_once - len(live))
+                }
                 if not live:
                     return
                 ended, live = wait(live, return_when=FIRST_COMPLETED)
@@ -117,11 +122,18 @@ def run(
             pool.shutdown(cancel_futures=True)
 
 
-def _answer(model: OmniModel, item: Item, out: Path, reply: Reply) -> dict[str, Any]:
+def _answer(model: OmniModel, item: Item, out: Path, reply: Reply, sampling: Sampling | None = None) -> dict[str, Any]:
     """One question's result; its sound is written first, whole or not at all."""
     began = time.perf_counter()
     try:
-        chunks = model.stream(item.audio, text=item.text, reply=reply, first_chunk_frames=CHUNK, chunk_frames=CHUNK)
+        chunks = model.stream(
+            item.audio,
+            text=item.text,
+            reply=reply,
+            sampling=sampling,
+            first_chunk_frames=CHUNK,
+            chunk_frames=CHUNK,
+        )
         answer = chunks.collect(began)
     except OmniError as error:
         return {"id": item.id, "error": " ".join(str(error).split())}

@@ -8,6 +8,7 @@ import pytest
 from toys import tiny_model, tone, write_tone
 
 from omni2.batch import RESULTS, Item, finished, items, run
+from omni2.config import Sampling
 from omni2.errors import InputError
 
 
@@ -46,6 +47,15 @@ def test_a_killed_run_goes_on_and_repeats_nothing(tmp_path: Path) -> None:
     lines = [json.loads(line)["id"] for line in (out / RESULTS).read_text("utf-8").splitlines()]
     assert sorted(lines) == sorted(item.id for item in todo)
     assert not [*run(model, todo, out)]
+
+
+def test_sampling_holds_for_every_answer(tmp_path: Path) -> None:
+    todo, model = items(questions(tmp_path / "in", 2)), tiny_model()
+    short = Sampling(max_tokens=24)
+    results = [*run(model, todo, tmp_path / "out", sampling=short)]
+    assert {result["finish_reason"] for result in results} == {"length"}
+    told = {result["id"]: result["text"] for result in results}
+    assert told == {item.id: model.answer(item.audio, sampling=short).text for item in todo}
 
 
 def test_what_cannot_be_answered_is_told_and_stops_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Compiled models compute what torch computes from the same weights, keep to their rows, and say what they cannot."""
 
 import dataclasses
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,20 @@ def both(request: pytest.FixtureRequest) -> tuple[OmniLM, FastLM]:
 
 def positions(n: int, rows: int = 1, seed: int = 0) -> torch.Tensor:
     return torch.randn(rows, n, CONFIG.n_embd, generator=torch.Generator().manual_seed(seed))
+
+
+def test_threads_take_turns(both: tuple[OmniLM, FastLM]) -> None:
+    _, fast = both  # as where a listener asks while an answer is prefilled
+    hidden, given = positions(200)[0], torch.randn(200, CONFIG.audio_stride, HEARD)
+    calls: list[Callable[[int], torch.Tensor]] = [
+        lambda _: fast.text_logits(hidden),
+        lambda _: fast.project(given, "audio"),
+    ]
+    expected = [call(0) for call in calls]
+    with ThreadPoolExecutor(8) as pool:
+        for call, right in zip(calls, expected, strict=True):
+            for made in pool.map(call, range(200)):
+                assert torch.equal(made, right)
 
 
 @torch.inference_mode()

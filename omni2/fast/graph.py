@@ -4,6 +4,7 @@ Weights in int8 stay so in memory and are widened within the matrix multiplicati
 three nodes Convert, Multiply and MatMul.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ class Compiled:
     def __init__(self, model: Any) -> None:  # noqa: ANN401
         self._model = model
         self.here = self.request()
+        self._lock = threading.Lock()  # around `here`
 
     def request(self) -> Any:  # noqa: ANN401
         """One more place to run it in, with inputs and outputs of its own."""
@@ -40,9 +42,10 @@ class Compiled:
         return torch.from_numpy(np.array(output))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Run a graph with the one input "x", (..., width); the axes before the last are kept.  One call at a time."""
+        """Run a graph with the one input "x", (..., width); the axes before the last are kept.  Threads take turns."""
         flat = x.reshape(-1, x.shape[-1]).float().contiguous()
-        output = self.infer(self.here, {"x": flat.numpy()})
+        with self._lock:
+            output = self.infer(self.here, {"x": flat.numpy()})
         return output.view(*x.shape[:-1], output.shape[-1])
 
 
