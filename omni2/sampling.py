@@ -21,6 +21,8 @@ def sample(logits: Tensor, pick: Pick, generator: torch.Generator) -> Tensor:
         ordered = ordered[:, : pick.top_k]
     shares = ordered.softmax(-1)
     before = shares.cumsum(-1) - shares
-    shares = shares.masked_fill(before >= pick.top_p, 0)
+    cut = before >= pick.top_p
+    cut[:, 0] = False  # the best is kept, even where `top_p` is too small for float32
+    shares = shares.masked_fill(cut, 0)
     drawn = torch.multinomial(shares.to(generator.device), 1, generator=generator)
     return ids.gather(-1, drawn.to(ids.device))[:, 0]

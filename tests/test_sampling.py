@@ -51,6 +51,7 @@ def test_top_p_draws_from_the_fewest_that_hold_it() -> None:
     assert set(draw(Pick(1.0, top_p=best + 0.01)).tolist()) == {2, 0}
     assert set(draw(Pick(1.0, top_p=second + 0.01)).tolist()) == {2, 0, 3}
     assert set(draw(Pick(1.0, top_p=1e-9)).tolist()) == {2}
+    assert set(draw(Pick(1.0, top_p=1e-282)).tolist()) == {2}  # nothing, to float32
 
 
 def test_top_p_is_measured_within_the_top_k() -> None:

@@ -32,7 +32,6 @@ from omni2.train.reading import fit, keep, padded
 FILLERS = ("um", "uh", "er", "so", "well", "you know")
 SHORTER = (0.5, 0.81)  # of `PAUSE`: people do not wait alike
 CUTS = (0.25, 0.85)  # where in a question the voice may break off
-BATCH = 48
 HELD_OUT = 10  # one question in so many is kept to measure with
 
 
@@ -56,7 +55,7 @@ def example(groups: Sequence[Sequence[str]], rng: np.random.Generator, whole: Co
     finished = rng.random() < 0.5 or len(text.split()) < 3
     if finished:
         wave = say(voice, text)
-    elif rng.random() < 0.3:
+    elif rng.random() < 0.4:
         wave = dip(say(voice, text), rng)
     else:
         begun = beginning(text, rng)
@@ -114,7 +113,7 @@ def make(encoder: Encoder, window: Window, file: Path, count: int, steps: int) -
     def loss(logits: Tensor, finished: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(logits[:, 0], finished.float())
 
-    said, truth = fit(net, features, finished, held_out, loss, steps, BATCH)[:, 0] > 0, finished[held_out]
+    said, truth = fit(net, features, finished, held_out, loss, steps)[:, 0] > 0, finished[held_out]
     keep(net, file)
     right = {"finished": said[truth], "unfinished": ~said[~truth]}
     return {name: 100 * float(hits.float().mean()) for name, hits in right.items()}
