@@ -17,6 +17,10 @@ from webui.backend import routes, start_server
 OWN = {"origin": "http://testserver"}
 
 
+# The connection of a server that left is at times collected before it is closed.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     with running(tiny_model(), api_key="sesame") as address:
