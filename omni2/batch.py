@@ -122,7 +122,7 @@ def run(
             pool.shutdown(cancel_futures=True)
 
 
-def _answer(model: OmniModel, item: Item, out: Path, reply: Reply, sampling: Sampling | None = None) -> dict[str, Any]:
+def _answer(model: OmniModel, item: Item, out: Path, reply: Reply, sampling: Sampling | None) -> dict[str, Any]:
     """One question's result; its sound is written first, whole or not at all."""
     began = time.perf_counter()
     try:

@@ -232,9 +232,9 @@ def test_another_manner_keeps_what_is_said():
     assert restyled(features[:1], other[:1], np.random.default_rng(0)).isfinite().all()
 
 
-def test_sounds_and_pictures_take_on_the_manner_of_others():
+def test_pictures_take_on_the_manner_of_others():
     mix = mixture(seen=SEEN, listens=True)
-    for task in ("A1T2", "VA1T2", "VT1T2", "listen"):
+    for task in ("VA1T2", "VT1T2"):
         row = mix.source.draw(KINDS[task], PLAIN, np.random.default_rng(0))
         for share, changed in ((0.0, False), (1.0, True)):
             stage = replace(PLAIN, mixture={task: 1.0}, restyled=share)
@@ -242,6 +242,17 @@ def test_sounds_and_pictures_take_on_the_manner_of_others():
             features = [torch.cat([span.features.flatten() for span in sample.prompt.spans]) for sample in samples]
             same = [torch.equal(one, features[0]) for one in features]
             assert all(same) != changed, (task, share)
+
+
+def test_a_sound_that_nobody_hears_is_not_encoded():
+    sounds, pool = [], mixture(seen=SEEN)
+    mix = Mixture(
+        pool.source, pool.tokenizer, LAYOUT, CONFIG, FRAME_RATE, lambda row: sounds.append(row.question_audio) or row
+    )
+    for task in ("VT1T2", "VA1T2"):
+        row = replace(mix.source.draw(KINDS[task], PLAIN, np.random.default_rng(0)), question_audio=b"sound")
+        mix.sample(task, row, PLAIN, np.random.default_rng(0))
+    assert sounds == [None, b"sound"]
 
 
 def test_every_part_draws_its_own_samples_and_layers_are_whole():

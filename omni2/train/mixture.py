@@ -81,12 +81,11 @@ class Mixture:
         heard = self.encode(row.question_text) if kind.asked == "sound" and task != "listen" else []
         audio, image, typed = None, None, None
         if kind.asked == "sound":
-            audio = self._restyled(_features(row, row.question_features), kind, stage, rng)
-            audio = masked(audio, stage.masked, rng)
+            audio = masked(_features(row, row.question_features), stage.masked, rng)
         elif kind.asked == "text":
             typed = self.encode(loosened(row.question_text, stage.loose, rng))
         if kind.picture:
-            image = self._restyled(_features(row, row.picture_features), kind, stage, rng, seen=True)
+            image = self._restyled(_features(row, row.picture_features), kind, stage, rng)
         past = self._past(row, stage, rng) if row.task == "answer" else []
         prompt: Prompt
         if image is not None:
@@ -116,14 +115,12 @@ class Mixture:
             return row
         return self.encode_row(row if kind.asked == "sound" else replace(row, question_audio=None))
 
-    def _restyled(
-        self, features: Tensor, kind: Kind, stage: Stage, rng: np.random.Generator, seen: bool = False
-    ) -> Tensor:
-        """`features`, in a share of the cases in the manner of another row's."""
-        if rng.random() >= stage.restyled:
+    def _restyled(self, features: Tensor, kind: Kind, stage: Stage, rng: np.random.Generator) -> Tensor:
+        """A picture's `features`, in a share of the cases in the manner of another's."""
+        if not stage.restyled or rng.random() >= stage.restyled:
             return features
         other = self._encoded(self.source.draw(kind, stage, rng), kind)
-        return restyled(features, _features(other, other.picture_features if seen else other.question_features), rng)
+        return restyled(features, _features(other, other.picture_features), rng)
 
     def _past(self, row: Row, stage: Stage, rng: np.random.Generator) -> list[tuple[list[int], list[int]]]:
         """What was said before a question: the turn it follows up, or at times another, of no concern to it."""
@@ -174,8 +171,8 @@ def masked(features: Tensor, share: float, rng: np.random.Generator) -> Tensor:
 def restyled(features: Tensor, other: Tensor, rng: np.random.Generator) -> Tensor:
     """Features (T, width) whose mean and deviation in each channel move towards those of `other` (any length, width).
 
-    Voices, rooms and hands that draw show in these statistics (MixStyle, Zhou et al., arXiv 2104.02008), and what is
-    said or shown in the rest.  Up to half of the way, most often a little or half: the paper's beta distribution.
+    The hand that draws shows in these statistics (MixStyle, Zhou et al., arXiv 2104.02008), what it shows in the rest.
+    Up to half of the way, most often a little or half: the paper's beta distribution.
     """
     share = float(rng.beta(MIXED, MIXED)) / 2
     mean, deviation = features.mean(0), features.std(0, correction=0)

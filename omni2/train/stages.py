@@ -63,7 +63,7 @@ class Stage:
     corrupted      share of wrong codes among those fed, against drifting speech
     sentences      share of rows of a task's first kind, where it takes two (what is transcribed, what is read)
     masked, loose  shares of the sounds that lose some frames, of the typed questions that are put loosely
-    restyled       share of the sounds and pictures that take on something of another's manner (see `mixture`)
+    restyled       share of the pictures that take on something of another's manner (see `mixture`)
     remembered     share of the questions that come behind an earlier turn, about something else
     """
 

@@ -16,7 +16,7 @@ Wave = npt.NDArray[np.float32]  # (samples,) mono in [-1, 1]
 SAMPLE_RATE = 16_000  # Hz
 CLEAN = 1 / 3  # share of sounds that only change in gain
 SPEED = (0.90, 1.12)  # both tempo and pitch, as of a tape
-PITCH = (0.85, 1.18)  # pitch alone, the vocal tract with it
+PITCH = (0.90, 1.12)  # pitch alone
 PEAK = (-20.0, -0.5)  # dB of full scale, the loudest sample
 SNR = (5.0, 30.0)  # dB
 TELEPHONE = (300.0, 3400.0)  # Hz
@@ -36,9 +36,9 @@ def augment(wave: Wave, rng: np.random.Generator) -> Wave:
         raise InputError(f"cannot augment a wave of shape {wave.shape}; give finite samples in one dimension")
     wave = wave.astype(np.float32)
     if rng.random() >= CLEAN:
-        if rng.random() < 0.2:
+        if rng.random() < 0.15:
             wave = vocode(wave, rng)
-        if rng.random() < 0.45:
+        if rng.random() < 0.2:
             wave = change_pitch(wave, rng.uniform(*PITCH))
         if rng.random() < 0.6:
             wave = change_speed(wave, rng.uniform(*SPEED))
