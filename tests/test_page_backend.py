@@ -1,5 +1,6 @@
 """What the Gradio page passes on between browsers and a server."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -10,15 +11,12 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 from toys import tiny_model
+from websockets.asyncio.client import ClientConnection
 
 from omni2.client import Client
 from webui.backend import routes, start_server
 
 OWN = {"origin": "http://testserver"}
-
-
-# The connection of a server that left is at times collected before it is closed.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +42,19 @@ def test_events_go_both_ways_with_the_pages_key(page: TestClient, server: str) -
         assert (told["type"], told["error"]["event_id"]) == ("error", "mine")
         assert connections(server) == 1
     until(lambda: connections(server) == 0)
+
+
+def test_a_page_that_is_stopped_leaves_no_connection_behind(
+    page: TestClient, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def forever(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(ClientConnection, "close", forever)  # a server that never says goodbye
+    with page.websocket_connect("/v1/realtime", headers=OWN) as socket:
+        assert socket.receive_json()["type"] == "session.created"
+        assert connections(server) == 1
+    until(lambda: connections(server) == 0, 10)
 
 
 def connections(server: str) -> float:

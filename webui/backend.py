@@ -78,10 +78,15 @@ async def relay(browser: WebSocket) -> None:
         await browser.close()
         return
     protocols = browser.scope.get("subprotocols", [])
+    server: ClientConnection | None = None
     try:
         async with client().realtime(protocols, **browser.query_params) as server:
             await browser.accept(server.subprotocol)
             await both_ways(browser, server)
+    except asyncio.CancelledError:
+        if server is not None:  # it may have been taking leave of the server, which would now never end
+            server.transport.abort()
+        raise
     except InvalidStatus as refused:
         reply = Response(bytes(refused.response.body or b""), refused.response.status_code)
         await browser.send_denial_response(reply)
