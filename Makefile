@@ -32,21 +32,21 @@ check: $(VENV)/.dev
 assets: $(VENV)/.dev
 	$(OMNI2) data speech
 	$(OMNI2) train codec
-	$(OMNI2) data build corpus runs/data/corpus --phrasings 48 --passes $(PASSES) --answer-voice none --model whisper-tiny
-	$(OMNI2) data build followups runs/data/followups --passes $(PASSES) --answer-voice none --model whisper-tiny
-	$(OMNI2) data build sentences runs/data/sentences --passes $(PASSES) --limit 14000 --answer-voice none --model whisper-tiny
+	$(OMNI2) data build corpus runs/data/corpus --phrasings 48 --passes $(PASSES) --answer-voice none --model whisper-tiny --keep
+	$(OMNI2) data build followups runs/data/followups --passes $(PASSES) --answer-voice none --model whisper-tiny --keep
+	$(OMNI2) data build sentences runs/data/sentences --passes $(PASSES) --limit 14000 --answer-voice none --model whisper-tiny --keep
 	$(OMNI2) data build corpus runs/data/typed --typed --answer-voice none
 	$(OMNI2) data build answers runs/data/answers --typed --codec runs/codec
 	$(OMNI2) data build recombined runs/data/recombined --typed --codec runs/codec
 	$(OMNI2) data build examples runs/data/examples --typed --limit 26000 --codec runs/codec
-	$(OMNI2) data interruption runs/data/interruption --count 8000 --model whisper-tiny
+	$(OMNI2) data interruption runs/data/interruption --count 8000 --model whisper-tiny --keep
 	npm install --silent --prefix runs/drawings $(DRAWINGS)
 	$(OMNI2) data pictures runs/data/pictures --count 14000 --model whisper-tiny
 	$(OMNI2) data check runs/data/*
 	$(OMNI2) train nano --vision efficientnet $(TRAINING)
 	$(OMNI2) train assets
 	$(OMNI2) train turns
-	$(OMNI2) data interruption runs/overheard --count 32500 --model whisper-tiny
+	$(OMNI2) data interruption runs/overheard --count 32500 --model nano
 	$(OMNI2) train overheard runs/overheard
 
 clean:

@@ -7,13 +7,15 @@ from pathlib import Path
 import datasets
 import torch
 from torch import Tensor
-from toys import HEARD, LAYOUT, tiny_bundle, tiny_lm, tiny_tokenizer
+from toys import HEARD, LAYOUT, tiny_bundle, tiny_lm, tiny_tokenizer, tone
 
+from omni2.audio import SAMPLE_RATE
 from omni2.bundle import Bundle
 from omni2.train.data.schema import Row, keyed
+from omni2.train.data.sound import flac
 from omni2.train.data.store import summarise, write_shard
+from omni2.train.feed import Training
 from omni2.train.fit import Plan
-from omni2.train.loop import Training
 from omni2.train.mixture import Mixture
 from omni2.train.sources import Pool
 from omni2.train.stages import Stage
@@ -22,6 +24,7 @@ datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0  # five seconds at the end of
 
 CONFIG = tiny_lm(block_size=128, stride=2).config
 FRAME_RATE = 24_000 / 2048
+SECONDS = (0.4, 0.32, 0.56)  # whole frames: mels end with the frame that a sound breaks off in
 QUESTIONS = {"the cat": ("what is it", "who is it"), "paris": ("capital", "the capital")}
 
 
@@ -68,6 +71,15 @@ def rows(sentences: tuple[str, ...] = (), heard: int = HEARD, seen: int = 0, lis
             for i, label in enumerate(("irq", "n-irq", "n-irq", "n-irq"))
         ]
     return [keyed(row) for row in made]
+
+
+def sounding() -> list[Row]:
+    """Questions as sounds, for a stage that trains the ear."""
+    made = [
+        Row("", "answer", "toy", "MIT", "t", question_text=f"a {n}", answer_text="cat", question_audio=sound)
+        for n, sound in enumerate(flac(tone(s, 300 + 100 * s), SAMPLE_RATE) for s in SECONDS)
+    ]
+    return [keyed(row) for row in (*made, Row("", "read", "toy", "MIT", answer_text="cat", answer_codes=frames(3)))]
 
 
 def mixture(sentences: tuple[str, ...] = (), one_in: int = 0, **more: object) -> Mixture:

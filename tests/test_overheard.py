@@ -12,6 +12,7 @@ from omni2.duplex import overheard as product
 from omni2.duplex.overheard import FRAMES, KINDS, WEIGHTS, overheard, overhearing
 from omni2.duplex.reader import ENCODER, Reader
 from omni2.errors import OmniError
+from omni2.train import overheard as training
 from omni2.train.data.schema import Row
 from omni2.train.data.store import shard, write_shard
 from omni2.train.overheard import kind, make
@@ -76,6 +77,18 @@ def test_windows_are_learnt_from_by_what_they_end_with(tmp_path: Path) -> None:
     assert min(right.values()) > 90
     with pytest.raises(OmniError, match="no shards"):
         make(tmp_path / "none", tmp_path / "net.safetensors", 1)
+
+
+def test_it_goes_on_from_weights_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing_learnt(net: Reader, features: torch.Tensor, truth: torch.Tensor, held: torch.Tensor, *_: object):
+        with torch.inference_mode():
+            return net.eval()(features[held].float())
+
+    write_shard(windows(240), shard(tmp_path, 0))
+    make(tmp_path, tmp_path / "net.safetensors", 60)
+    monkeypatch.setattr(training, "fit", nothing_learnt)
+    assert min(make(tmp_path, tmp_path / "new.safetensors", 0).values()) < 50
+    assert min(make(tmp_path, tmp_path / "on.safetensors", 0, tmp_path / "net.safetensors").values()) > 90
 
 
 def test_windows_without_features_are_refused(tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ from omni2.errors import OmniError
 from omni2.omni import OmniModel
 from omni2.prompt import PromptBuilder
 from omni2.tokens import DelayLine
-from omni2.train.checkpoints import list_checkpoints, load_checkpoint
+from omni2.train.checkpoints import Done, list_checkpoints, load_checkpoint
+from omni2.train.feed import GROUP, Feed, Training
 from omni2.train.fit import run
-from omni2.train.loop import Training, train
+from omni2.train.loop import train
 from omni2.train.samples import collate
 from omni2.train.stages import Stage
 
@@ -55,8 +56,8 @@ TRAINING = Training(batch=4, save_every=2, log_every=1, evaluate_every=3, evalua
 
 def draw_ahead(folder: Path) -> None:
     """Train with two workers, in a process that may fork, and see that it draws nothing of a step itself."""
-    batch, drawn = loop.Feed.batch, []
-    loop.Feed.batch = lambda feed, step: (drawn.append(step), batch(feed, step))[1]
+    batch, drawn = Feed.batch, []
+    Feed.batch = lambda feed, step: (drawn.append(step), batch(feed, step))[1]
     run(plan(folder, "ahead", workers=2))
     assert not drawn
 
@@ -85,7 +86,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, streame
     request.getfixturevalue("killed")
     with pytest.raises(KeyboardInterrupt):
         run(plan(tmp_path, "cut", **options))
-    assert load_checkpoint(tmp_path / "cut").done == loop.Done(1, 2)
+    assert load_checkpoint(tmp_path / "cut").done == Done(1, 2)
     run(plan(tmp_path, "cut", **options))
     assert log(tmp_path / "cut") == log(tmp_path / "whole")
     assert len(log(tmp_path / "whole")) == 11
@@ -134,15 +135,23 @@ def test_only_the_chosen_weights_learn(tmp_path: Path, trains: str, changed: set
     assert {name.split(".")[0] for (name, a), b in pairs if not torch.equal(a, b)} == changed
 
 
+def test_a_stage_without_steps_needs_no_data(tmp_path: Path):
+    left_out = Stage("left out", {"VT2": 1.0}, steps=0, learning_rate=1e-3, trains="adapters")
+    lm = tiny_lm(stride=2).float()
+    train(lm, mixture(), [left_out, STAGES[0]], tmp_path, TRAINING)
+    assert load_checkpoint(tmp_path).done == Done(2)
+    assert [row["name"] for row in log(tmp_path)] == ["one"] * 6
+
+
 def test_two_parts_one_after_the_other_are_one_batch_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     mix, stage = mixture(("a dog ran",)), STAGES[0]
     train(toy().lm, mix, [stage], tmp_path / "two", replace(TRAINING, parts=2))
 
     def both(self, step: int):
-        drawn = [mix.batches(stage, 4, step - step % loop.GROUP, 0, part, loop.GROUP) for part in (0, 1)]
-        return collate([*drawn[0][step % loop.GROUP], *drawn[1][step % loop.GROUP]], LAYOUT, 2)
+        drawn = [mix.batches(stage, 4, step - step % GROUP, 0, part, GROUP) for part in (0, 1)]
+        return collate([*drawn[0][step % GROUP], *drawn[1][step % GROUP]], LAYOUT, 2)
 
-    monkeypatch.setattr(loop.Feed, "batch", both)
+    monkeypatch.setattr(Feed, "batch", both)
     train(toy().lm, mix, [stage], tmp_path / "one", TRAINING)
     one, two = log(tmp_path / "one"), log(tmp_path / "two")
     assert len(one) == len(two) == stage.steps
@@ -194,7 +203,7 @@ def test_who_is_interrupted_leaves_no_process_behind(tmp_path: Path, monkeypatch
 
 @pytest.mark.slow
 def test_processes_that_learn_alone_end_with_the_mean_of_their_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    class Second(loop.Feed):
+    class Second(Feed):
         def __init__(self, mixture, stage, index, part, training) -> None:
             super().__init__(mixture, stage, index, 1, training)
 

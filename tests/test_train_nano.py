@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lessons import rows, toy, write
+from lessons import rows, sounding, toy, write
 from toys import LAYOUT, SEEN, tiny_lm
 from typer.testing import CliRunner
 
@@ -52,9 +52,10 @@ def test_the_whole_chain_runs(tmp_path: Path):
     save(toy(), tmp_path / "toy", torch.float32)
     made = rows(("a dog ran",), seen=SEEN, listens=True)
     write(shop.data / "corpus", [row for row in made if row.task not in ("see", "listen")])
+    write(shop.data / "sounds", sounding())
     write(shop.data / "others", [row for row in made if row.task in ("see", "listen")])
     command = ["nano", "--from", str(tmp_path / "toy"), "--runs", str(shop.root), "--processes", "1", "--batch", "2"]
-    for options in (["--stage", "speak", "--steps", "1,1"], ["--steps", "1,1,1,1,1"]):
+    for options in (["--stage", "speak", "--steps", "1,1"], ["--steps", "1,1,1,1,1,1"]):
         done = CliRunner().invoke(commands, [*command, *options])
         assert done.exit_code == 0, done.output
     done = CliRunner().invoke(commands, ["assets", "--runs", str(shop.root), "--out", str(tmp_path / "assets")])
@@ -66,9 +67,10 @@ def test_the_whole_chain_runs(tmp_path: Path):
 
 def test_every_stage_uses_known_tasks_and_the_last_ones_all_abilities():
     assert all(task in KINDS for stage in NANO.stages for task in stage.mixture)
-    steady, see = NANO.stages[-2:]
+    steady, see, hear = NANO.stages[-3:]
     assert (see.trains, see.abilities()) == ("adapters", {"see"})
     assert not any(KINDS[task].asked == "sound" for task in see.mixture), "or the adapter of sounds would learn too"
+    assert (hear.trains, hear.abilities()) == ("ear", {"answer", "transcribe", "listen", "history"})
     assert steady.abilities() == {"answer", "transcribe", "speak", "see", "listen", "history"}
 
 

@@ -1,7 +1,7 @@
 """Checkpoints of a run: what is needed to go on exactly where it stopped, on any number of processes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,16 @@ class Done:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights, the optimiser's state (None between two stages), how far, and where each part of the data stands."""
+    """Weights, the optimiser's state (None between two stages), how far, and where each part of the data stands.
+
+    `ear` are the audio encoder's weights; none as long as no stage has trained it.
+    """
 
     done: Done
     lm: Mapping[str, Any]
     optimiser: Mapping[str, Any] | None
     places: Mapping[int, Place]
+    ear: Mapping[str, Any] = field(default_factory=dict)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -53,7 +57,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
     """Write a checkpoint and delete all but the newest `keep`; a kill leaves the others whole."""
     done = {"stage": checkpoint.done.stage, "step": checkpoint.done.step}
     state = {"done": done, "lm": checkpoint.lm, "optimiser": checkpoint.optimiser, "places": checkpoint.places}
-    save_state(state, folder / checkpoint.done.file)
+    save_state(state | {"ear": checkpoint.ear}, folder / checkpoint.done.file)
     for old in list_checkpoints(folder)[:-keep]:
         old.unlink()
 
@@ -64,15 +68,16 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     if not files:
         return None
     state = load_pickle(files[-1])
-    return Checkpoint(Done(**state["done"]), state["lm"], state["optimiser"], state["places"])
+    return Checkpoint(Done(**state["done"]), state["lm"], state["optimiser"], state["places"], state.get("ear", {}))
 
 
 def gather_weights(model: nn.Module, prefix: str) -> dict[str, Any]:
     """All weights of a model on the CPU, however it is spread; empty but on the first process if it is.
 
-    Names lose what wrappers put in front, and `prefix`.
+    Only those whose names begin with `prefix`, which they lose, after what wrappers put in front.
     """
-    return {name.removeprefix(prefix): value for name, value in get_model_state_dict(model, options=WHOLE).items()}
+    state = get_model_state_dict(model, options=WHOLE).items()
+    return {name.removeprefix(prefix): value for name, value in state if name.startswith(prefix)}
 
 
 def gather_optimiser(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:

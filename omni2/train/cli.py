@@ -12,7 +12,7 @@ from omni2.terminal import plain_errors
 from omni2.train.data_cli import data
 
 if TYPE_CHECKING:
-    from omni2.train.loop import Training
+    from omni2.train.feed import Training
     from omni2.train.stages import Stage
 
 __all__ = ["data", "train"]
@@ -204,12 +204,13 @@ def overheard(
     folder: Annotated[Path, typer.Argument(help="windows made by `omni2 data interruption`")],
     out: Path | None = None,
     steps: int = 3000,
+    start: Annotated[Path | None, typer.Option("--from", help="the weights to begin with")] = None,
 ) -> None:
     """Train the network that hears what is said over an answer: an order, a nod or other talk."""
     from omni2.duplex.overheard import WEIGHTS
     from omni2.train.overheard import make
 
-    right = make(folder, out or WEIGHTS, steps)
+    right = make(folder, out or WEIGHTS, steps, start)
     typer.echo(", ".join(f"{name} known: {share:.1f} %" for name, share in right.items()))
 
 
@@ -252,7 +253,7 @@ def _training(
     average_every: int = 0,
     workers: int = 0,
 ) -> "Training":
-    from omni2.train.loop import Training
+    from omni2.train.feed import Training
 
     if (batch or 1) < 1 or (parts or processes) % processes:
         raise InputError(f"--batch is 1 or more, --parts a multiple of the {processes} processes")

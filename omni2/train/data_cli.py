@@ -31,6 +31,7 @@ Model = Annotated[
     str | None,
     typer.Option(help="make features and codes at once: a model's name or folder, or whisper-tiny for its ear alone"),
 ]
+Keep = Annotated[bool, typer.Option("--keep", help="keep sounds and pictures beside the features made of them")]
 Codec = Annotated[Path | None, typer.Option(help="the folder of a codec in training, in place of the model's")]
 
 
@@ -51,6 +52,7 @@ def build(
     typed: Annotated[bool, typer.Option("--typed", help="leave the questions unspoken")] = False,
     model: Model = None,
     codec: Codec = None,
+    keep: Keep = False,
     passes: Annotated[int, typer.Option(help="say each question so many times, in other voices and places")] = 1,
     phrasings: Annotated[int | None, typer.Option(help="of the corpus: at most so many of each question")] = None,
     first: Annotated[
@@ -87,7 +89,7 @@ def build(
     else:
         rows = Table(source, split, question, answer, licence, question_words, answer_words, pictures).rows
     taken = islice(repeat(rows, passes), limit)
-    _report(make(taken, out, [*steps, *_encode(model, codec)], workers=workers, guard=Guard(against or [])))
+    _report(make(taken, out, [*steps, *_encode(model, codec, keep)], workers=workers, guard=Guard(against or [])))
 
 
 @data.command()
@@ -101,6 +103,7 @@ def interruption(
     voices: Voices = None,
     answer_voice: AnswerVoice = "hibari",
     model: Model = None,
+    keep: Keep = False,
     workers: Workers = 2,
     seed: int = 0,
 ) -> None:
@@ -118,7 +121,7 @@ def interruption(
     own = tuple(row.answer_text for row in own_rows("answers"))
     phrases, others = tuple(phrase or PHRASES), (*near_phrases(), *(near or ()))
     listen = Listen(_names(voices), answer_voice, texts, own, phrases, others, seed=seed)
-    _report(make(windows(count, seed), out, [listen, *_encode(model, None)], workers=workers, total=count))
+    _report(make(windows(count, seed), out, [listen, *_encode(model, None, keep)], workers=workers, total=count))
 
 
 @data.command()
@@ -149,7 +152,7 @@ def encode(
     out: Out,
     model: Annotated[str, typer.Option(help="a model's name or folder, or whisper-tiny for its ear alone")] = "nano",
     codec: Codec = None,
-    keep: Annotated[bool, typer.Option(help="keep sounds and pictures too")] = False,
+    keep: Keep = False,
     workers: Workers = 2,
 ) -> None:
     """Turn the sounds and pictures of a folder into a model's features and codes, in another folder."""
@@ -195,15 +198,15 @@ def _names(voices: list[str] | None) -> tuple[str, ...]:
     return tuple(voices) if voices else TRAINING
 
 
-def _encode(model: str | None, codec: Path | None) -> "list[Step]":
-    encoder = _encoder(model, codec)
+def _encode(model: str | None, codec: Path | None, keep: bool) -> "list[Step]":
+    encoder = _encoder(model, codec, keep)
     return [encoder] if encoder is not None else []
 
 
-def _encoder(model: str | None, codec: Path | None) -> "Encode | None":
+def _encoder(model: str | None, codec: Path | None, keep: bool = False) -> "Encode | None":
     from omni2.train.data.encode import TINY, Encode
 
-    return Encode(model or TINY, codec) if model or codec else None
+    return Encode(model or TINY, codec, keep) if model or codec else None
 
 
 def _report(manifest: dict[str, Any]) -> None:

@@ -6,14 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from omni2.audio import to_waveform
 from omni2.bundle import Bundle, save
+from omni2.encoder import AudioEncoder
 from omni2.errors import InputError
 from omni2.train.data.schema import Row
-from omni2.train.loop import Training, train
+from omni2.train.ear import disguised, mels
+from omni2.train.feed import Training
+from omni2.train.loop import train
 from omni2.train.lora import add_lora, merge_lora
 from omni2.train.mixture import Mixture
 from omni2.train.sources import open_source
@@ -63,6 +68,16 @@ class Encoders:
             row = replace(row, picture_features=bundle.vision_encoder.encode(load_picture(row.picture)).cpu())
         return row
 
+    def mels(self, row: Row, rng: np.random.Generator | None) -> Tensor:
+        """The sound of a row as the encoder takes it (see `omni2.train.ear`), disguised by `rng`, if given.
+
+        Raises InputError for one that cannot be used.
+        """
+        assert row.question_audio is not None
+        n_mels = self.bundle.audio_encoder.n_mels
+        heard = mels(to_waveform(row.question_audio), n_mels)
+        return heard if rng is None else disguised(heard, n_mels, rng)
+
 
 def run(plan: Plan, processes: int = 1) -> Path:
     """Train as planned and return the folder of the model, `plan.out`/model, which `OmniModel` loads.
@@ -107,11 +122,12 @@ def _work(rank: int, plan: Plan, processes: int | None, port: int = 0) -> None:
                 encoder.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
     source = open_source(plan.data, plan.streamed, plan.training.seed)
     frame_rate = bundle.codec.sample_rate / bundle.codec.frame_size
-    mixture = Mixture(source, bundle.tokenizer, lm.layout, lm.config, frame_rate, encoders)
+    mixture = Mixture(source, bundle.tokenizer, lm.layout, lm.config, frame_rate, encoders, encoders.mels)
     stages = [mixture.possible(stage if lm.config.vision_adapter_dim else _blind(stage)) for stage in plan.stages]
     if plan.lora:
         add_lora(lm, plan.lora, seed=plan.training.seed)
-    train(lm, mixture, stages, plan.out, plan.training)
+    ear = bundle.audio_encoder if isinstance(bundle.audio_encoder, AudioEncoder) else None
+    train(lm, mixture, stages, plan.out, plan.training, ear)
     if int(os.environ.get("RANK", "0")) == 0:
         merge_lora(lm)
         learned = bundle.abilities.union(*(stage.abilities() for stage in stages))

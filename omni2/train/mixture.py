@@ -23,6 +23,7 @@ UNKNOWN_QUESTION = 0.5  # of the earlier turns come without their question in wo
 MIXED = 0.3  # both parameters of a beta distribution
 TRIES = 20  # to draw a sample that fits the model's context
 SMALL = frozenset(("a", "an", "the", "of", "is", "are", "do", "does", "can", "you", "me", "tell", "please", "what"))
+Hear = Callable[[Row, np.random.Generator | None], Tensor]  # a row's mels, disguised by the generator
 FILLERS = ("please", "okay", "so", "hey Omni,", "Omni,", "well,", "quick question,", "one more thing,")
 
 
@@ -30,7 +31,8 @@ class Mixture:
     """The samples of a stage.
 
     `config` is the model's; with a `text_lead` the words of spoken replies are put where the voice says them, at
-    `frame_rate` frames a second.  `encode` gives a row the encoder features that it lacks.
+    `frame_rate` frames a second.  `encode` gives a row the encoder features that it lacks, `hear` the mels of its sound
+    for a stage that trains the ear.
     """
 
     def __init__(
@@ -41,14 +43,16 @@ class Mixture:
         config: ModelConfig,
         frame_rate: float,
         encode: Callable[[Row], Row] | None = None,
+        hear: Hear | None = None,
     ) -> None:
         self.source, self.tokenizer, self.layout, self.encode_row = source, tokenizer, layout, encode
+        self.hear = hear
         self.config, self.frame_rate = config, frame_rate
         self.builder = PromptBuilder(layout, config.audio_stride, config.text_lead)
 
     def of(self, source: Source) -> "Mixture":
         """The same with the rows of `source`."""
-        return Mixture(source, self.tokenizer, self.layout, self.config, self.frame_rate, self.encode_row)
+        return Mixture(source, self.tokenizer, self.layout, self.config, self.frame_rate, self.encode_row, self.hear)
 
     def encode(self, text: str) -> list[int]:
         """Text → ids."""
@@ -56,10 +60,12 @@ class Mixture:
 
     def possible(self, stage: Stage) -> Stage:
         """`stage` without the tasks that there are no rows for.  Raises OmniError if none is left for its steps."""
-        served = {task: share for task, share in stage.mixture.items() if share and self.source.serves(KINDS[task])}
+        serves = self.source.serves
+        served = {task: share for task, share in stage.mixture.items() if share and serves(wanted(task, stage))}
         if not served and stage.steps:
+            sounds = " with their sounds (--keep)" if stage.trains == "ear" else ""
             raise OmniError(
-                f"the data hold no rows for the stage {stage.name!r}, which needs {', '.join(stage.mixture)}"
+                f"the data hold no rows for the stage {stage.name!r}, which needs {', '.join(stage.mixture)}{sounds}"
             )
         return replace(stage, mixture=served)
 
@@ -69,7 +75,7 @@ class Mixture:
         shares = np.array([stage.mixture[task] for task in tasks])
         for _ in range(TRIES):
             task = tasks[rng.choice(len(tasks), p=shares / shares.sum())]
-            sample = self.sample(task, self.source.draw(KINDS[task], stage, rng), stage, rng)
+            sample = self.sample(task, self.source.draw(wanted(task, stage), stage, rng), stage, rng)
             if len(sample) <= self.config.block_size:
                 return sample
         raise OmniError(f"{TRIES} samples in a row are longer than the {self.config.block_size} positions of the model")
@@ -77,11 +83,11 @@ class Mixture:
     def sample(self, task: Task, row: Row, stage: Stage, rng: np.random.Generator) -> Sample:
         """The sample of one task about one row."""
         kind, build = KINDS[task], self.builder
-        row = self._encoded(row, kind)
+        row = self._encoded(row, wanted(task, stage))
         heard = self.encode(row.question_text) if kind.asked == "sound" and task != "listen" else []
         audio, image, typed = None, None, None
         if kind.asked == "sound":
-            audio = masked(_features(row, row.question_features), stage.masked, rng)
+            audio = self._sound(row, stage, rng)
         elif kind.asked == "text":
             typed = self.encode(loosened(row.question_text, stage.loose, rng))
         if kind.picture:
@@ -109,11 +115,21 @@ class Mixture:
         steps = self._pace(row) if frames is not None and self.config.text_lead else None
         return make_sample(prompt, said, frames, self.layout, heard, steps)
 
+    def _sound(self, row: Row, stage: Stage, rng: np.random.Generator) -> Tensor:
+        """What stands for a row's sound: features, or mels where the encoder learns."""
+        if stage.trains != "ear":
+            return masked(_features(row, row.question_features), stage.masked, rng)
+        if self.hear is None:
+            raise OmniError(f"the stage {stage.name!r} trains the audio encoder, and none was given")
+        return self.hear(row, rng if rng.random() < stage.masked else None)
+
     def _encoded(self, row: Row, kind: Kind) -> Row:
         """`row` with the features that such a task needs; a sound that nobody hears is left alone."""
         if self.encode_row is None:
             return row
-        return self.encode_row(row if kind.asked == "sound" else replace(row, question_audio=None))
+        if kind.asked == "sound":
+            return self.encode_row(row)
+        return replace(self.encode_row(replace(row, question_audio=None)), question_audio=row.question_audio)
 
     def _restyled(self, features: Tensor, kind: Kind, stage: Stage, rng: np.random.Generator) -> Tensor:
         """A picture's `features`, in a share of the cases in the manner of another's."""
@@ -149,6 +165,12 @@ class Mixture:
         chunks = [drawn[i : i + size] for i in range(0, len(drawn), size)]
         order = np.random.default_rng((seed, step)).permutation(group)  # the same in all processes: none waits for long
         return [chunks[i] for i in order]
+
+
+def wanted(task: Task, stage: Stage) -> Kind:
+    """What a task takes from the data in a stage."""
+    kind = KINDS[task]
+    return replace(kind, asked="wave") if kind.asked == "sound" and stage.trains == "ear" else kind
 
 
 def _features(row: Row, features: Tensor | None) -> Tensor:

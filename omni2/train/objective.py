@@ -7,8 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from omni2.model import OmniLM
+from omni2.encoder import AudioEncoder
+from omni2.model import OmniLM, Placed
 from omni2.tokens import AUDIO_LAYERS
+from omni2.train.ear import encoded
 from omni2.train.samples import Batch, Heard
 from omni2.train.stages import Stage
 
@@ -17,11 +19,11 @@ PARTS = ("text", *AUDIO, "heard")
 
 
 class Objective(nn.Module):
-    """The losses of a batch, as the one module that processes share."""
+    """The losses of a batch, as the one module that processes share; with an `ear` the batch holds mels (see there)."""
 
-    def __init__(self, lm: OmniLM) -> None:
+    def __init__(self, lm: OmniLM, ear: AudioEncoder | None = None) -> None:
         super().__init__()
-        self.lm = lm
+        self.lm, self.ear = lm, ear
 
     def forward(self, batch: Batch) -> Tensor:
         """Sums of nats over the batch, (9,) float32 in the order of `PARTS`; divide by `counts` for means."""
@@ -30,7 +32,7 @@ class Objective(nn.Module):
         tapped: list[Tensor] = []
         hook = lm.blocks[len(lm.blocks) // 2 - 1].register_forward_hook(lambda _, __, out: tapped.append(out))
         with _attention():
-            hidden = lm(lm.put(batch.ids, batch.features)).flatten(0, 1)
+            hidden = lm(lm.put(batch.ids, [self._encoded(placed) for placed in batch.features])).flatten(0, 1)
         hook.remove()
         text = F.cross_entropy(lm.text_logits(hidden[batch.text.at]).float(), batch.text.what, reduction="sum")
         audio = text.new_zeros(AUDIO_LAYERS)
@@ -40,6 +42,12 @@ class Objective(nn.Module):
             audio = nats.view(-1, AUDIO_LAYERS).sum(0)
         heard = self._heard(tapped[0].flatten(0, 1), batch.heard)
         return torch.cat([(text + self._idle())[None], audio, heard[None]])
+
+    def _encoded(self, placed: Placed) -> Placed:
+        """Features that stand for themselves, or are made of mels here."""
+        if self.ear is None or placed.modality != "audio":
+            return placed
+        return encoded(self.ear, placed, self.lm.config.audio_stride)
 
     def _idle(self) -> Tensor:
         """Nothing, from every adapter that learns: sharded processes sum gradients up only if all have the same ones,

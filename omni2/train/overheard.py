@@ -14,6 +14,7 @@ from omni2.errors import OmniError
 from omni2.train.data.schema import Row
 from omni2.train.data.store import read_rows
 from omni2.train.reading import fit, keep, padded
+from omni2.weights import read_into
 
 HELD_OUT = 20  # one window in so many is kept to measure with
 BATCH = 64
@@ -27,11 +28,12 @@ def kind(row: Row) -> str:
     return "nod" if row.topic == "nod" else "other"
 
 
-def make(folder: Path, file: Path, steps: int) -> dict[str, float]:
+def make(folder: Path, file: Path, steps: int, start: Path | None = None) -> dict[str, float]:
     """Learn from the rows of `folder` and write the weights to `file`; how often they are right about each of `KINDS`,
     in percent.
 
-    Raises OmniError: no rows, or rows without features.
+    `start` are the weights to begin with: those of another ear need few windows.
+    Raises OmniError: no rows, rows without features, or weights that are none of this network.
     """
     features, kinds, held_out = [], [], []
     for row in track(read_rows(folder, COLUMNS), "reading", console=Console(stderr=True)):
@@ -43,7 +45,11 @@ def make(folder: Path, file: Path, steps: int) -> dict[str, float]:
         kinds.append(KINDS.index(kind(row)))
         held_out.append(crc32(row.key.encode()) % HELD_OUT == 0)
     truth, held = torch.tensor(kinds), torch.tensor(held_out)
-    net = Reader(features[0].shape[1], FRAMES, len(KINDS))
+
+    def new() -> Reader:
+        return Reader(features[0].shape[1], FRAMES, len(KINDS))
+
+    net = new() if start is None else read_into(new, start)
     said = fit(net, padded(features, FRAMES), truth, held, F.cross_entropy, steps, BATCH).argmax(1)
     keep(net, file)
     return {name: 100 * float((said[truth[held] == i] == i).float().mean()) for i, name in enumerate(KINDS)}

@@ -41,6 +41,19 @@ NANO = Preset(
         Stage("steady", HEARD, steps=3400, learning_rate=4e-4, warmup=100, corrupted=0.1, remembered=0.1, masked=0.6),
         # The vision adapter alone: nothing else can be unlearned, and a sample is short.
         Stage("see", {"VT1T2": 0.75, "VT2": 0.25}, steps=1800, learning_rate=1e-3, trains="adapters", restyled=0.5),
+        # The audio encoder and its adapter alone, so that no other ability can be unlearned: Whisper tiny seldom met
+        # such voices and words.  Text is all there is to learn from: hearing is the same whatever the reply.
+        Stage(
+            "hear",
+            {"A1T2": 0.5, "A1T1": 0.4, "listen": 0.1},
+            steps=850,
+            learning_rate=1.5e-4,
+            warmup=50,
+            trains="ear",
+            sentences=0.3,
+            masked=0.8,
+            remembered=0.1,
+        ),
     ),
     batch=32,
     streamed=False,

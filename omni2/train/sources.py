@@ -60,7 +60,8 @@ def usable(row: Row, kind: Kind, codes: bool) -> bool:
     heard = row.question_features is not None or row.question_audio is not None
     seen = row.picture_features is not None or row.picture is not None
     told = bool(row.answer_text) and not (kind.picture and row.question_text)  # without a question, the whole picture
-    asked = {"sound": heard, "text": bool(row.question_text), "nothing": told}[kind.asked]
+    wave, text = row.question_audio is not None, bool(row.question_text)
+    asked = {"sound": heard, "wave": wave, "text": text, "nothing": told}[kind.asked]
     return row.task in kind.rows and asked and (seen or not kind.picture) and (codes or kind.reply == "text")
 
 
@@ -101,7 +102,7 @@ class Pool:
         if not unknown or (known and rng.random() >= UNKNOWN_SHARE):
             return self._one(known, rng)
         plain = self._groups("transcribe", replace(kind, rows=("transcribe",), reply="text"), False)
-        if kind.asked == "sound" and second == "answer" and plain and rng.random() < PLAIN_SHARE:
+        if kind.asked in ("sound", "wave") and second == "answer" and plain and rng.random() < PLAIN_SHARE:
             return self._voiced(replace(self._one(plain, rng), answer_text=self.unknown))
         return self._one(unknown, rng)
 

@@ -12,17 +12,20 @@ from omni2.train.data import schema
 Task = Literal[
     "A1T1", "A1T2", "A1A2", "T1T2", "T1A2", "T1A1", "VA1T2", "VA1A2", "VT1T2", "VT1A2", "VT2", "VA2", "listen"
 ]  # fmt: skip
-Trained = Literal["adapters", "lm", "all", "lora"]
+Trained = Literal["adapters", "lm", "all", "lora", "ear"]
 
 LORA = ".low_rank."  # in the names of the weights that `omni2.train.lora` adds
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a task takes from the data: rows of which tasks, how the question is put, and how it is replied to."""
+    """What a task takes from the data: rows of which tasks, how the question is put, and how it is replied to.
+
+    "sound" may be features already, a "wave" not: where the ear learns.
+    """
 
     rows: tuple[schema.Task, ...]
-    asked: Literal["sound", "text", "nothing"]
+    asked: Literal["sound", "wave", "text", "nothing"]
     reply: Reply
     picture: bool = False
 
@@ -55,14 +58,16 @@ ABILITIES: Mapping[schema.Task, str] = {
 class Stage:
     """One stage.
 
-    trains         which weights: the adapters, all but these, all, or only what `add_lora` added
+    trains         which weights: the adapters, all but these, all, only what `add_lora` added, or the audio encoder
+                   and its adapter (all others: of the language model alone)
     mixture        shares of the tasks; they need not add up to one
     learning_rate  peak; it falls along a cosine to `floor` times it
     warmup         steps of linear rise
     heard          weight of the recognition loss (see `objective`)
     corrupted      share of wrong codes among those fed, against drifting speech
     sentences      share of rows of a task's first kind, where it takes two (what is transcribed, what is read)
-    masked, loose  shares of the sounds that lose some frames, of the typed questions that are put loosely
+    masked, loose  shares of the sounds that lose some frames (for an ear in training: are disguised), of the typed
+                   questions that are put loosely
     restyled       share of the pictures that take on something of another's manner (see `mixture`)
     remembered     share of the questions that come behind an earlier turn, about something else
     """
@@ -99,5 +104,6 @@ def choose_weights(lm: OmniLM, stage: Stage) -> None:
             "lm": adapter is None,
             "all": True,
             "lora": LORA in name,
+            "ear": name.startswith("audio_adapter."),
         }
         weight.requires_grad_(group[stage.trains] and (adapter is None or used[adapter]))
