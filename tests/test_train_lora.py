@@ -91,7 +91,7 @@ def test_a_blind_model_leaves_the_pictures_out(tmp_path: Path):
         ([], "say what to train"),
         (["--from", "nano"], "say what to train"),
         (["nano", "--steps", "1,x"], "whole numbers"),
-        (["nano", "--steps", "1,1,1,1,1,1"], "a number for each of understand"),
+        (["nano", "--steps", "1,1,1,1,1,1,1"], "a number for each of understand"),
         (["mini-omni2", "--data", "x", "--stage", "dream"], "no stage 'dream'"),
         (["mini-omni2"], "gpt-omni/VoiceAssistant-400K"),
         (["mini-omni2", "--data", "x", "--processes", "2", "--parts", "3"], "multiple of the 2 processes"),
