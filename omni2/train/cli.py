@@ -93,7 +93,7 @@ def nano(
     save_every: SaveEvery = 200,
     seed: int = 0,
 ) -> None:
-    """Train the embedded model's language model: to understand, to speak, to generalise, to stay steady, to see.
+    """Train the embedded model: to understand, to speak, to generalise, to stay steady, to see, to hear.
 
     By default on all folders of rows below RUNS/data, with the codec in RUNS/codec; the model is in RUNS/lm/model.
     """
