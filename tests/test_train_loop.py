@@ -1,6 +1,9 @@
 """The loop: a killed run goes on as if nothing had happened, processes share the work, what is frozen stays."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -199,6 +202,22 @@ def test_who_is_interrupted_leaves_no_process_behind(tmp_path: Path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         run(plan(tmp_path, "endless", begin=partial(time.sleep, 600)), processes=2)
     assert not active_children()
+
+
+def test_kill_minus_nine_leaves_no_process_though_interrupts_are_ignored(tmp_path: Path):
+    code = (
+        "import signal, sys; from functools import partial; from pathlib import Path; from lessons import plan\n"
+        "from omni2.train.fit import run; signal.signal(signal.SIGINT, signal.SIG_IGN)  # as nohup … & has it\n"
+        "waits = partial(exec, 'import time; print(1, flush=True); time.sleep(600)')\n"
+        "run(plan(Path(sys.argv[1]), 'endless', begin=waits), processes=2)"
+    )
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(loop.__file__).parents[2]), *sys.path])
+    command, environment = [sys.executable, "-c", code, str(tmp_path)], os.environ | {"PYTHONPATH": paths}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as training:
+        assert training.stdout is not None
+        assert [training.stdout.readline() for _ in range(2)] == [b"1\n", b"1\n"]
+        training.kill()
+        training.communicate(timeout=60)  # the pipe closes when the last of its processes has ended
 
 
 @pytest.mark.slow

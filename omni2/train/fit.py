@@ -15,6 +15,7 @@ from omni2.audio import to_waveform
 from omni2.bundle import Bundle, save
 from omni2.encoder import AudioEncoder
 from omni2.errors import InputError
+from omni2.train.data.pipeline import end_with_parent
 from omni2.train.data.schema import Row
 from omni2.train.ear import disguised, mels
 from omni2.train.feed import Training
@@ -110,6 +111,7 @@ def run(plan: Plan, processes: int = 1) -> Path:
 def _work(rank: int, plan: Plan, processes: int | None, port: int = 0) -> None:
     """One process of a run; `processes` is None where others have set the environment, or it is alone."""
     if processes is not None:
+        end_with_parent()  # torch has them interrupted then, which a shell's background jobs ignore
         ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
         os.environ |= {name: str(value) for name, value in ranks.items()}
         os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}

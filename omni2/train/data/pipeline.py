@@ -129,10 +129,14 @@ def _run(jobs: Iterator[Job], workers: int) -> Iterator[tuple[int, list[Skipped]
                     raise OmniError("a process died, perhaps for want of memory; use fewer workers") from error
 
 
-def _begin() -> None:
-    """Use one thread, and end with the parent: whoever killed it may start the next run into the same folder."""
-    torch.set_num_threads(1)
+def end_with_parent() -> None:
+    """End this process as soon as its parent has: whoever killed that may start the next run into the same folder."""
     Thread(target=_follow, daemon=True).start()
+
+
+def _begin() -> None:
+    torch.set_num_threads(1)
+    end_with_parent()
 
 
 def _follow() -> None:
