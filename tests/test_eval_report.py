@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from omni2.errors import InputError
-from omni2.eval.report import MARKS, Figure, Table, as_json, by, joined, markdown, put_table, share
+from omni2.eval.report import MARKS, Figure, Table, _named, as_json, by, joined, markdown, put_table, refreshed, share
 from omni2.eval.targets import Target
 
 SPOKEN = Figure("qa.spoken", "spoken, right", 91.26, "%", 120)
@@ -78,9 +78,46 @@ def test_small_helpers():
 def test_a_table_is_put_between_its_marks(tmp_path: Path):
     file = tmp_path / "card.md"
     file.write_text(f"before\n{MARKS[0]}\nold \\1\n{MARKS[1]}\nafter\n")
-    put_table(file, "| new \\1 |")
-    put_table(file, "| new \\1 |")
+    put_table(file, lambda old: old.strip().replace("old", "| new"))
+    put_table(file, lambda old: f"{old.strip()} |")
     assert file.read_text() == f"before\n{MARKS[0]}\n| new \\1 |\n{MARKS[1]}\nafter\n"
     file.write_text("no marks")
     with pytest.raises(InputError, match="nano-table"):
-        put_table(file, "| new |")
+        put_table(file, lambda old: "| new |")
+
+
+def test_a_part_of_a_table_is_printed_anew_and_the_rest_stays():
+    later = "… from its end to silence, median"
+    whole = Table(
+        [
+            SPOKEN,
+            Figure("a", "order, clean", 1),
+            Figure("b", later, 2, "s", 20),
+            Figure("c", "order, 5 dB", 3),
+            Figure("d", later, 4, "s", 17),
+            Figure("e", "false stops (2 in 20 min)", 6),
+        ],
+        ["words missed most: a 2 of 20", "photograph lion.jpg, right: a lion"],
+    )
+    part = Table(
+        [
+            Figure("c", "order, 5 dB", 30),
+            Figure("d", later, 40, "s", 18),
+            Figure("e", "false stops (0 in 20 min)", 0),
+            Figure("f", "of a topic", 1, detail=True),
+        ],
+        ["photograph lion.jpg, wrong: a cat", "photograph new.jpg, right: a cow"],
+    )
+    old = markdown(whole)
+    assert refreshed(f"\n{old}\n", whole) == old
+    expected = old.replace("(17)", "(18)").replace("4 s", "40 s").replace("dB | 3 |", "dB | 30 |")
+    expected = expected.replace("(2 in 20 min) | 6 |", "(0 in 20 min) | 0 |").replace("right: a lion", "wrong: a cat")
+    assert refreshed(old, part) == expected
+    assert refreshed("\n", part) == markdown(part)
+
+
+def test_the_readmes_table_is_one_that_can_be_printed_anew():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    table = readme[readme.index(MARKS[0]) + len(MARKS[0]) : readme.index(MARKS[1])]
+    names = [name for name, _ in _named([line for line in table.splitlines() if line.startswith("|")])]
+    assert len(set(names)) == len(names)

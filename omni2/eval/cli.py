@@ -22,7 +22,10 @@ Weights = Annotated[str, typer.Option(help="auto (as the other commands have the
 Limit = Annotated[int | None, typer.Option(min=1, help="measure at most so many of everything")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")]
 First = Annotated[bool, typer.Option("--first", help="ask only what the first version learned (340 answers)")]
-Update = Annotated[list[Path] | None, typer.Option(help="put the table between the marks in this file")]
+Update = Annotated[
+    list[Path] | None,
+    typer.Option(help="put the figures between the marks in this file: all, or those that the table there has"),
+]
 Wrong = Annotated[bool, typer.Option("--wrong", help="list every wrong answer on stderr")]
 
 
@@ -41,7 +44,7 @@ def run_all(
     """Everything, in sizes for two cores, as one table with its targets and the released models' figures."""
     from omni2.eval.everything import QUICK, evaluate_all
 
-    _tell(evaluate_all(_session(model, device, weights, limit, QUICK, first)), as_json, update, wrong)
+    _tell(evaluate_all(_session(model, device, weights, limit, QUICK, first)), as_json, update, wrong, whole=True)
 
 
 @evaluate.command()
@@ -176,13 +179,13 @@ def _load(name: str, device: str, weights: str) -> "OmniModel":
     return OmniModel.from_pretrained(name, device=device, weights=as_weights(weights))
 
 
-def _tell(table: "Table", as_json: bool, update: list[Path] | None, wrong: bool) -> None:
-    """Print the table, list what was wrong, put it into the files."""
+def _tell(table: "Table", as_json: bool, update: list[Path] | None, wrong: bool, whole: bool = False) -> None:
+    """Print the table, list what was wrong, put it into the files: all of it, or the rows that are there."""
     from omni2.eval.report import as_json as to_json
-    from omni2.eval.report import markdown, put_table
+    from omni2.eval.report import markdown, put_table, refreshed
 
     typer.echo(json.dumps(to_json(table)) if as_json else markdown(table))
     for file in update or []:
-        put_table(file, markdown(table))
+        put_table(file, lambda old: markdown(table) if whole else refreshed(old, table))
     for line in table.wrong if wrong else ():
         typer.echo(line, err=True)

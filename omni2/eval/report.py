@@ -1,7 +1,7 @@
 """Figures and tables: what every evaluation ends in, as Markdown and as JSON."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +42,15 @@ class Figure:
         return f"{self.value:.{digits}f} {self.unit}".strip()
 
 
+CELLS: Mapping[str, Callable[[Figure], str]] = {
+    "what": lambda one: one.what if one.count is None else f"{one.what} ({one.count})",
+    "figure": str,
+    "target": lambda one: str(one.target or ""),
+    "reached": lambda one: {None: "", True: "yes", False: "**no**"}[one.reached],
+    "released models": lambda one: RELEASED.get(one.key, ""),
+}
+
+
 @dataclass(frozen=True)
 class Table:
     """The figures of one evaluation, notes to stand under them, and a line for each wrong answer, made when read."""
@@ -60,20 +69,38 @@ def joined(tables: Sequence[Table]) -> Table:
     )
 
 
-def markdown(table: Table) -> str:
-    """The table in Markdown, without columns that would be empty, and its notes as a list."""
-    columns: dict[str, Callable[[Figure], str]] = {
-        "what": lambda one: one.what if one.count is None else f"{one.what} ({one.count})",
-        "figure": str,
-        "target": lambda one: str(one.target or ""),
-        "reached": lambda one: {None: "", True: "yes", False: "**no**"}[one.reached],
-        "released models": lambda one: RELEASED.get(one.key, ""),
-    }
-    cells = {name: [cell(figure) for figure in table.figures] for name, cell in columns.items()}
-    shown = [name for name, column in cells.items() if any(column)]
+def markdown(table: Table, columns: Sequence[str] = ()) -> str:
+    """The table in Markdown, and its notes as a list; by default without columns that would be empty."""
+    cells = {name: [cell(figure) for figure in table.figures] for name, cell in CELLS.items()}
+    shown = columns or [name for name, column in cells.items() if any(column)]
     rows = [shown, ["---"] * len(shown), *zip(*(cells[name] for name in shown), strict=True)] if shown else []
     notes = ["", *(f"- {note}" for note in table.notes)] if table.notes else []
     return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), *notes]).strip("\n")
+
+
+def refreshed(old: str, table: Table) -> str:
+    """`old`, what `markdown` gave of more, with the rows and notes of `table` in the place of those of the same name.
+
+    What `old` has nothing of the name of is left out, unless there is nothing in it.
+    """
+    if not (lines := old.strip("\n").splitlines()):
+        return markdown(table)
+    columns = [name for name in _row(lines[0]) if name in CELLS]
+    new = dict(_named(markdown(table, columns).splitlines()))
+    return "\n".join(new.get(name, line) for name, line in _named(lines))
+
+
+def _named(lines: Sequence[str]) -> Iterator[tuple[tuple[str, str], str]]:
+    """Each line of a table or a list with a name: what it is about, and of a row beginning with … the row before."""
+    above = ""
+    for line in lines:
+        what = re.sub(r" \(\d[^()]*\)$", "", _row(line)[0]) if line.startswith("|") else re.split("[:,]", line)[0]
+        above = above if what.startswith("…") else what
+        yield (above, what), line
+
+
+def _row(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def as_json(table: Table) -> dict[str, Any]:
@@ -107,11 +134,12 @@ def by(items: Iterable[T], key: Callable[[T], str]) -> dict[str, list[T]]:
     return groups
 
 
-def put_table(file: Path, text: str) -> None:
-    """Replace what stands between the marks in `file`.  Raises InputError if they are not there."""
+def put_table(file: Path, change: Callable[[str], str]) -> None:
+    """Change what stands between the marks in `file`.  Raises InputError if they are not there."""
     old = file.read_text(encoding="utf-8")
     start, end = MARKS
     if start not in old or end not in old:
         raise InputError(f"{file} has no {start} … {end}")
-    pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
-    file.write_text(pattern.sub(lambda _: f"{start}\n{text}\n{end}", old), encoding="utf-8")
+    before, _, rest = old.partition(start)
+    table, _, after = rest.partition(end)
+    file.write_text(f"{before}{start}\n{change(table)}\n{end}{after}", encoding="utf-8")
