@@ -75,17 +75,20 @@ def test_every_stage_uses_known_tasks_and_the_last_ones_all_abilities():
 
 
 def test_a_trained_model_is_blended_with_the_one_it_began_from(tmp_path: Path):
-    began, lm = load_bundle(blind(tmp_path / "began")), toy().lm
-    for weight in lm.parameters():
-        weight.data += 1
-    save(replace(toy(), lm=lm), tmp_path / "trained", torch.float32)
+    began, trained = load_bundle(blind(tmp_path / "began")), toy()
+    for module in (trained.lm, trained.audio_encoder):
+        for weight in module.parameters():
+            weight.data += 1
+    save(trained, tmp_path / "trained", torch.float32)
     paths = [str(tmp_path / name) for name in ("trained", "began", "blend")]
     done = CliRunner().invoke(commands, ["blend", *paths, "--share", "0.25"])
     assert done.exit_code == 0, done.output
-    blended, before = load_bundle(tmp_path / "blend").trainable(), began.trainable().state_dict()
-    for name, weight in blended.named_parameters():
-        old, new = before.get(name), lm.get_parameter(name)
-        assert torch.allclose(weight, new if old is None else 0.75 * new + 0.25 * old, atol=1e-5), name
+    blend = load_bundle(tmp_path / "blend")
+    for part in ("lm", "audio_encoder"):
+        before, new = getattr(began, part).state_dict(), getattr(trained, part).state_dict()
+        for name, weight in getattr(blend, part).named_parameters():
+            old = before.get(name, new[name])
+            assert torch.allclose(weight, 0.75 * new[name] + 0.25 * old, atol=1e-5), name
     wrong = CliRunner().invoke(commands, ["blend", *paths, "--share", "1.5"])
     assert wrong.exit_code == 2
     assert "between 0 and 1" in wrong.output

@@ -172,18 +172,24 @@ def recast(lm: OmniLM, **sizes: int) -> OmniLM:
 
 
 def blend(model: Bundle, other: Bundle, share: float) -> Bundle:
-    """`model`, its language model moved by `share`, from 0 to 1, towards the one of `other` that it was trained from.
+    """`model`, its language model and audio encoder moved by `share`, from 0 to 1, towards those of `other` that they
+    were trained from.
 
     What training took too far comes back, most of what it taught stays (Wortsman et al., arXiv 2109.01903).  Weights
     that `other` does not have in that shape stay as they are.  Raises InputError for another share.
     """
     if not 0 <= share <= 1:
         raise InputError(f"a share lies between 0 and 1, not {share}")
-    lm, before = model.trainable(), other.trainable().state_dict()
-    mine = lm.state_dict()
-    both = [name for name, value in mine.items() if name in before and before[name].shape == value.shape]
-    lm.load_state_dict(mine | {name: torch.lerp(mine[name], before[name], share) for name in both})
+    _move(model.trainable(), other.trainable(), share)
+    if isinstance(model.audio_encoder, nn.Module) and isinstance(other.audio_encoder, nn.Module):
+        _move(model.audio_encoder, other.audio_encoder, share)
     return model
+
+
+def _move(module: nn.Module, other: nn.Module, share: float) -> None:
+    mine, before = module.state_dict(), other.state_dict()
+    both = [name for name, value in mine.items() if name in before and before[name].shape == value.shape]
+    module.load_state_dict(mine | {name: torch.lerp(mine[name], before[name], share) for name in both})
 
 
 def make_assets(model: Path, out: Path = ASSETS) -> None:
