@@ -174,3 +174,10 @@ def test_hibari_speeds_order_the_lengths():
     names = ("hibari-slow", "hibari", "hibari-fast")
     slow, normal, fast = (voice(name).say("What time is it?")[0].size for name in names)
     assert slow > normal > fast
+
+
+def test_a_program_that_hangs_costs_its_text_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(voices, "TIMEOUT", 0.2)
+    hangs = f"command:{shlex.join([sys.executable, '-c', 'import time; time.sleep(60)'])}"
+    with pytest.raises(InputError, match=r"took more than 0\.2 s for 'hello"):
+        voice(hangs).say("hello")

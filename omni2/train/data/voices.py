@@ -44,7 +44,8 @@ class Voice(Protocol):
     def say(self, text: str) -> tuple[Wave, int]:
         """Speech of `text`, float32 (samples,) in [-1, 1], and its sample rate in Hz.
 
-        Raises InputError for text with nothing to pronounce, OmniError if the synthesiser is not installed or fails.
+        Raises InputError for text with nothing to pronounce or that takes longer than `TIMEOUT`, OmniError if the
+        synthesiser is not installed or fails.
         """
 
 
@@ -232,7 +233,8 @@ def _run(command: list[str], text: str = "") -> bytes:
     except subprocess.CalledProcessError as error:
         raise OmniError(f"{command[0]} failed: {error.stderr.decode(errors='replace').strip()}") from error
     except subprocess.TimeoutExpired as error:
-        raise OmniError(f"{command[0]} took more than {TIMEOUT} s for {text[:60]!r}; shorten the text") from error
+        # Of the text's kind of error: the row is listed and left out, all others are still made.
+        raise InputError(f"{command[0]} took more than {TIMEOUT} s for {text[:60]!r}; shorten the text") from error
     return done.stdout
 
 
