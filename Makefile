@@ -6,6 +6,7 @@ TORCH_INDEX ?=
 TRAINING ?= --average-every 16
 PASSES ?= 1
 WHISPER := openai-whisper==20250625
+PICO := ttspico==0.3.2
 DRAWINGS := $(addprefix @iconify-json/,fluent-emoji fluent-emoji-flat fxemoji noto-v1 emojione-v1) @lobehub/fluent-emoji-3d
 
 VENV := .venv
@@ -66,9 +67,10 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	@$(PIP) -e '.[server,web]'
 	@touch $@
 
-# openai-whisper without its dependencies: they include triton, and the tests need none of them.
+# openai-whisper without its dependencies: they include triton, and the tests need none of them.  SVOX Pico is compiled.
 $(VENV)/.dev: $(VENV)/.installed pyproject.toml
 	@echo 'Installing what tests, checks and training need'
 	@$(PIP) -e '.[dev]'
 	@$(PIP) --no-deps $(WHISPER)
+	@$(PIP) --no-deps $(PICO) 2>/dev/null || echo '$(PICO) was not built (is there a C compiler?): two training voices are missing'
 	@touch $@

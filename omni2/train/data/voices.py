@@ -127,6 +127,24 @@ class Espeak:
 
 
 @dataclass(frozen=True)
+class Pico:
+    """A voice of SVOX Pico in the package `ttspico`, 16 kHz: `language` "en-US" or "en-GB"; `pitch` as of `Hibari`."""
+
+    name: str
+    language: str
+    pitch: float = 1.0
+
+    def say(self, text: str) -> tuple[Wave, int]:
+        """See `Voice.say`."""
+        engine = _package("ttspico", "ttspico").TtsEngine(
+            self.language
+        )  # one that spoke before sounds a little different
+        engine.rate, engine.volume = round(100 / self.pitch), 50  # at its default of 100 it clips
+        pcm = engine.speak(re.sub("[<>]", " ", _spoken(text)))  # it reads tags as orders
+        return _checked(np.frombuffer(pcm or b"", "<i2") / np.float32(32768), text), round(16_000 * self.pitch)
+
+
+@dataclass(frozen=True)
 class Festival:
     """A voice of the `festival` package's `text2wave`, 16 kHz."""
 
@@ -285,6 +303,12 @@ _VOICES: dict[str, Callable[[str], Voice]] = {
     **{f"hibari-{f}": partial(Hibari, pitch=f) for f in (0.72, 0.8, 0.88, 1.14, 1.28)},
     **{f"flite-{who}": partial(Flite, speaker=who) for who in ("slt", "rms", "awb", "kal", "kal16")},
     **{f"flite-{who}-{f}": partial(Flite, speaker=who, pitch=f) for who in ("slt", "rms", "awb") for f in (0.86, 1.16)},
+    **{f"pico-{who}": partial(Pico, language=f"en-{who.upper()}") for who in ("us", "gb")},
+    **{
+        f"pico-{who}-{f}": partial(Pico, language=f"en-{who.upper()}", pitch=f)
+        for who in ("us", "gb")
+        for f in (0.86, 1.16)
+    },
     **{name: partial(Espeak, variant=v, speed=speed, pitch=pitch) for name, (v, speed, pitch) in _ESPEAK.items()},
     "piper-joe": Piper,
     "festival-kal": partial(Festival, speaker="kal_diphone"),
