@@ -42,8 +42,8 @@ NANO = Preset(
         # The vision adapter alone: nothing else can be unlearned, and a sample is short.
         Stage("see", {"VT1T2": 0.75, "VT2": 0.25}, steps=1800, learning_rate=1e-3, trains="adapters", restyled=0.5),
         # The audio encoder and its adapter alone, so that no other ability can be unlearned: Whisper tiny seldom met
-        # such voices and words.  Text is all there is to learn from: hearing is the same whatever the reply.  Voices
-        # never heard are understood best half the way back (`omni2 train blend --share 0.5`).
+        # such voices and words.  Text is all there is to learn from: hearing is the same whatever the reply.  Two
+        # times of two, voices never heard were understood better half the way back (`omni2 train blend --share 0.5`).
         Stage(
             "hear",
             {"A1T2": 0.5, "A1T1": 0.4, "listen": 0.1},

@@ -136,9 +136,8 @@ class Pico:
 
     def say(self, text: str) -> tuple[Wave, int]:
         """See `Voice.say`."""
-        engine = _package("ttspico", "ttspico").TtsEngine(
-            self.language
-        )  # one that spoke before sounds a little different
+        # A new one each time: one that has spoken already speaks a little differently.
+        engine = _package("ttspico", "ttspico").TtsEngine(self.language)
         engine.rate, engine.volume = round(100 / self.pitch), 50  # at its default of 100 it clips
         pcm = engine.speak(re.sub("[<>]", " ", _spoken(text)))  # it reads tags as orders
         return _checked(np.frombuffer(pcm or b"", "<i2") / np.float32(32768), text), round(16_000 * self.pitch)
