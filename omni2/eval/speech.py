@@ -13,7 +13,7 @@ from omni2.eval.report import Figure, Table, by, share
 from omni2.eval.transcription import sentences
 from omni2.omni import OmniModel
 from omni2.train.data.reserved import new_sentences
-from omni2.train.data.voices import trim
+from omni2.train.data.sound import trim
 
 Kind = Literal["answer", "new", "sentences"]
 READ: dict[Kind, str] = {

@@ -24,7 +24,11 @@ Workers = Annotated[int, typer.Option(help="processes")]
 Against = Annotated[list[Path] | None, typer.Option(help="files and folders kept for evaluation, besides the bundled")]
 Voices = Annotated[
     list[str] | None,
-    typer.Option("--voice", help="who asks: a voice or command:PROGRAM, may be repeated; else all training voices"),
+    typer.Option(
+        "--voice",
+        help="who asks: a voice, a pattern such as 'kokoro-*', or command:PROGRAM, may be repeated; else all training "
+        "voices but Kokoro's",
+    ),
 ]
 AnswerVoice = Annotated[str, typer.Option(help='who answers: a voice, command:PROGRAM, or "none"')]
 Model = Annotated[
@@ -193,9 +197,9 @@ def speech(runs: Runs = Path("runs"), hours: float = 2.5) -> None:
 
 def _names(voices: list[str] | None) -> tuple[str, ...]:
     """The voices an option names, by default all that are trained on."""
-    from omni2.train.data.voices import TRAINING
+    from omni2.train.data.voices import TRAINING, named
 
-    return tuple(voices) if voices else TRAINING
+    return tuple(name for one in voices for name in named(one)) if voices else TRAINING
 
 
 def _encode(model: str | None, codec: Path | None, keep: bool) -> "list[Step]":

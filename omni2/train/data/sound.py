@@ -1,4 +1,4 @@
-"""Sound as bytes: FLAC for what is kept between two steps, any file read at its own rate."""
+"""Sound as bytes, FLAC for what is kept between two steps, any file read at its own rate; and its silent ends."""
 
 import io
 
@@ -41,3 +41,26 @@ def read_sound(data: bytes) -> tuple[Wave, int]:
         raise InputError(f"nothing in {len(data)} bytes can be decoded as sound")
     wave = np.concatenate([frame.to_ndarray()[0] for frame in frames]).astype(np.float32)
     return wave, frames[0].sample_rate
+
+
+def trim(wave: Wave, rate: int, threshold: float = -45.0, margin: float = 0.03) -> Wave:
+    """`wave` (samples,) without its leading and trailing silence; see `loud`.  A silent wave comes back empty."""
+    first, last = loud(wave, rate, threshold, margin)
+    return wave[first:last]
+
+
+def loud(wave: Wave, rate: int, threshold: float = -45.0, margin: float = 0.03) -> tuple[int, int]:
+    """The first sample of `wave` (samples,) that is no leading silence, and one past the last that is no trailing one.
+
+    Silence is any 10 ms window `threshold` dB under the loudest one, each without its mean: Festival's silences have
+    an offset.  `margin` seconds of it stay on both sides.
+    (0, 0) for a silent wave.
+    """
+    hop = max(rate // 100, 1)
+    padded = np.pad(wave, (0, -len(wave) % hop)).reshape(-1, hop)
+    energy = padded.var(axis=1)
+    if not energy.size or energy.max() < 1e-12:
+        return 0, 0
+    above = np.flatnonzero(energy > energy.max() * 10 ** (threshold / 10))
+    pad = round(margin * rate)
+    return max(int(above[0]) * hop - pad, 0), min((int(above[-1]) + 1) * hop + pad, len(wave))

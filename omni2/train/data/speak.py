@@ -11,8 +11,8 @@ from omni2.audio import SAMPLE_RATE, to_waveform
 from omni2.errors import InputError
 from omni2.train.data.augment import augment
 from omni2.train.data.schema import Row
-from omni2.train.data.sound import Wave, flac
-from omni2.train.data.voices import RESERVED, Hibari, loud, trim, voice
+from omni2.train.data.sound import Wave, flac, loud, trim
+from omni2.train.data.voices import RESERVED, Hibari, voice
 
 MARGIN = 0.08  # seconds of silence kept around an answer
 CLEAR_SHARE = 0.5  # of the questions are drawn from the natural voices alone, the rest from all

@@ -16,6 +16,7 @@ import subprocess
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache, partial
 from importlib import import_module
 from typing import Any, Protocol
@@ -24,10 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from omni2.errors import InputError, OmniError
-from omni2.train.data.sound import read_sound
+from omni2.train.data import kokoro
+from omni2.train.data.sound import Wave, read_sound
 from omni2.train.data.timing import hibari_starts
-
-Wave = npt.NDArray[np.float32]  # (samples,) mono in [-1, 1]
 
 DEBIAN = {"flite": "flite", "espeak-ng": "espeak-ng", "text2wave": "festival festvox-kallpc16k"}
 TIMEOUT = 60  # seconds for one utterance
@@ -47,29 +47,6 @@ class Voice(Protocol):
         Raises InputError for text with nothing to pronounce or that takes longer than `TIMEOUT`, OmniError if the
         synthesiser is not installed or fails.
         """
-
-
-def trim(wave: Wave, rate: int, threshold: float = -45.0, margin: float = 0.03) -> Wave:
-    """`wave` (samples,) without its leading and trailing silence; see `loud`.  A silent wave comes back empty."""
-    first, last = loud(wave, rate, threshold, margin)
-    return wave[first:last]
-
-
-def loud(wave: Wave, rate: int, threshold: float = -45.0, margin: float = 0.03) -> tuple[int, int]:
-    """The first sample of `wave` (samples,) that is no leading silence, and one past the last that is no trailing one.
-
-    Silence is any 10 ms window `threshold` dB under the loudest one, each without its mean: Festival's silences have
-    an offset.  `margin` seconds of it stay on both sides.
-    (0, 0) for a silent wave.
-    """
-    hop = max(rate // 100, 1)
-    padded = np.pad(wave, (0, -len(wave) % hop)).reshape(-1, hop)
-    energy = padded.var(axis=1)
-    if not energy.size or energy.max() < 1e-12:
-        return 0, 0
-    above = np.flatnonzero(energy > energy.max() * 10 ** (threshold / 10))
-    pad = round(margin * rate)
-    return max(int(above[0]) * hop - pad, 0), min((int(above[-1]) + 1) * hop + pad, len(wave))
 
 
 @dataclass(frozen=True)
@@ -141,6 +118,20 @@ class Pico:
         engine.rate, engine.volume = round(100 / self.pitch), 50  # at its default of 100 it clips
         pcm = engine.speak(re.sub("[<>]", " ", _spoken(text)))  # it reads tags as orders
         return _checked(np.frombuffer(pcm or b"", "<i2") / np.float32(32768), text), round(16_000 * self.pitch)
+
+
+@dataclass(frozen=True)
+class Kokoro:
+    """A speaker of Kokoro-82M, 24 kHz; British ones, whose names begin with a b, say British phonemes."""
+
+    name: str
+    speaker: str
+
+    def say(self, text: str) -> tuple[Wave, int]:
+        """See `Voice.say`."""
+        engine = _hibari(self.speaker[0] == "b")  # it has Kokoro's phonemes
+        said = [kokoro.synthesise(engine.ids(part), self.speaker) for part in engine.phonemize(_spoken(text))]
+        return _checked(np.concatenate([np.zeros(0, np.float32), *said]), text), kokoro.SAMPLE_RATE
 
 
 @dataclass(frozen=True)
@@ -263,8 +254,9 @@ def _package(name: str, wheel: str) -> Any:  # noqa: ANN401
 
 
 @cache
-def _hibari() -> Any:  # noqa: ANN401
-    return _package("hibari", "hibari-tts").Hibari(threads=1)
+def _hibari(british: bool = False) -> Any:  # noqa: ANN401
+    hibari = _package("hibari", "hibari-tts")
+    return hibari.Hibari(threads=1, g2p=import_module("hibari.g2p").G2P(british=True) if british else None)
 
 
 @cache
@@ -309,20 +301,34 @@ _VOICES: dict[str, Callable[[str], Voice]] = {
         for f in (0.86, 1.16)
     },
     **{name: partial(Espeak, variant=v, speed=speed, pitch=pitch) for name, (v, speed, pitch) in _ESPEAK.items()},
+    **{f"kokoro-{who}": partial(Kokoro, speaker=who) for who in kokoro.SPEAKERS},
     "piper-joe": Piper,
     "festival-kal": partial(Festival, speaker="kal_diphone"),
 }
 RESERVED: tuple[str, ...] = ("piper-joe", "flite-kal", "flite-kal16", "festival-kal")  # for evaluation alone
-TRAINING: tuple[str, ...] = tuple(name for name in _VOICES if name not in RESERVED)
-CLEAR: tuple[str, ...] = tuple(name for name in TRAINING if not name.startswith("espeak"))  # natural ones
+# Kokoro's speakers are asked for by name: their styles are not on every machine.
+TRAINING: tuple[str, ...] = tuple(name for name in _VOICES if name not in RESERVED and not name.startswith("kokoro"))
 ANSWER = "hibari"  # the model's own voice
 
 
 @cache
 def voice(name: str) -> Voice:
-    """The voice called `name`: of `TRAINING` or `RESERVED`, or `command:PROGRAM …`. Raises InputError for others."""
+    """The voice called `name`: one of `named("*")`, or `command:PROGRAM …`. Raises InputError for others."""
     if name.startswith(COMMAND):
         return Command(name)
     if name not in _VOICES:
         raise InputError(f"no voice {name!r}; there are command:PROGRAM, {', '.join(_VOICES)}")
     return _VOICES[name](name)
+
+
+def named(pattern: str) -> tuple[str, ...]:
+    """The names of the voices to train on that fit `pattern`, such as "kokoro-*"; itself if it is no pattern.
+
+    Raises InputError if none fits.
+    """
+    if pattern.startswith(COMMAND) or not set("*?[") & set(pattern):
+        return (pattern,)
+    names = tuple(name for name in _VOICES if name not in RESERVED and fnmatchcase(name, pattern))
+    if not names:
+        raise InputError(f"no voice fits {pattern!r}; there are {', '.join(_VOICES)}")
+    return names
