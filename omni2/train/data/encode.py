@@ -22,7 +22,7 @@ from omni2.train.encoder import load_tiny
 from omni2.train.run import fast_bfloat16
 from omni2.vision import VisionEncoder, load_picture
 
-TINY = "whisper-tiny"  # the encoder of models that do not exist yet: Whisper tiny.en, as `nano` has it
+TINY = "whisper-tiny"  # the encoder of models that do not exist yet: Whisper tiny.en, with which that of `nano` began
 
 
 @dataclass(frozen=True)
