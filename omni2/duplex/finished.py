@@ -1,8 +1,8 @@
 """Is what was said so far a finished turn?  A small network over the audio encoder's features of its end.
 
 What ends a turn is heard in its words and in its melody; Whisper's features hold both (so does "Smart Turn" by
-pipecat-ai judge by them).  The weights here belong to the encoder of Whisper tiny.en, which `nano` has; they were
-trained by `omni2 train turns` on voices that are not those of the evaluation.
+pipecat-ai judge by them).  The weights here are for the encoder of Whisper tiny.en and for that of `nano`, which
+began as it; they were trained by `omni2 train turns` on voices that are not those of the evaluation.
 """
 
 from torch import Tensor
