@@ -196,7 +196,7 @@ def speech(runs: Runs = Path("runs"), hours: float = 2.5) -> None:
 
 
 def _names(voices: list[str] | None) -> tuple[str, ...]:
-    """The voices an option names, by default all that are trained on."""
+    """The voices an option names, by default `TRAINING`."""
     from omni2.train.data.voices import TRAINING, named
 
     return tuple(name for one in voices for name in named(one)) if voices else TRAINING

@@ -313,7 +313,7 @@ ANSWER = "hibari"  # the model's own voice
 
 @cache
 def voice(name: str) -> Voice:
-    """The voice called `name`: one of `named("*")`, or `command:PROGRAM …`. Raises InputError for others."""
+    """The voice `name`: of `TRAINING`, `RESERVED` or Kokoro's, or `command:PROGRAM …`. Raises InputError for others."""
     if name.startswith(COMMAND):
         return Command(name)
     if name not in _VOICES:
