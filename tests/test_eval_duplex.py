@@ -1,5 +1,6 @@
 """The evaluation of conversations in both directions: scenes, what is right in them, the table."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,7 @@ from duplex import CAPITAL, ORDER, WEEK, Known
 
 from omni2.duplex.events import Ducked, Interrupted, TurnStarted
 from omni2.eval import duplex
-from omni2.eval.duplex import KEYS, Result, Scene, play, scenes, table
+from omni2.eval.duplex import KEYS, TURNS, Result, Scene, play, scenes, table
 from omni2.eval.rooms import Log
 from omni2.train.data.interruption import PHRASES
 
@@ -28,7 +29,11 @@ def voices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_there_are_scenes_of_every_kind() -> None:
     made = scenes(2, ITEMS)
-    assert [scene.kind for scene in made[::2]] == list(KEYS)
+    counts = Counter(scene.kind for scene in made)
+    assert list(counts) == list(KEYS)
+    turns = {kind: counts.pop(kind) for kind in ("question", "pause within a question")}
+    assert set(turns.values()) == {2 * TURNS}
+    assert set(counts.values()) == {2}
     assert {scene.policy for scene in made} == {"command", "barge-in"}
     for scene in made:
         assert 0 <= scene.start < scene.end <= len(scene.track) / 16_000

@@ -77,6 +77,15 @@ def test_an_offset_is_silence():
     assert trim(np.concatenate([tone, offset]), 16000).size <= 8000 + 480 + 160
 
 
+def test_a_click_behind_the_silence_is_silence():
+    tone = np.pad(np.sin(np.arange(8000) * 0.1).astype(np.float32), (0, 6480))
+    clicked = np.pad(tone + np.float32(0.02), (0, 80))  # an offset, then zeros within one window, as Festival ends
+    assert abs(trim(clicked, 16000).size - (8000 + 480)) <= 160
+    burst = tone.copy()
+    burst[12000:12400] = 0.1 * np.random.default_rng(0).standard_normal(400)  # 25 ms: a "t"
+    assert trim(burst, 16000).size > 12400
+
+
 def test_trim_of_silence_is_empty():
     assert trim(np.zeros(1000, np.float32), 16000).size == 0
     assert trim(np.zeros(0, np.float32), 16000).size == 0

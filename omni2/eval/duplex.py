@@ -38,6 +38,7 @@ SPEECH = 12.0  # seconds that an answer lasts
 AT = 3.0  # seconds into the answer at which somebody speaks
 LATE = 1.5  # seconds behind an order or a question until which a stop or an answer is due to it
 PAUSES = (0.5, 1.2)  # seconds within a question
+TURNS = 4  # scenes of a question for one of another kind
 NODS = ("Uh-huh.", "Right.", "Okay.", "Yeah.", "I see.", "Mm-hmm.")
 ECHOES = (-30.0, -20.0, -10.0)  # dB of the answer at the microphone
 NOISE = 1e-4  # of a quiet room
@@ -166,7 +167,7 @@ def monologue(seconds: float, rate: int) -> Wave:
 
 
 def scenes(n: int, items: Sequence[Item], seed: int = 0) -> list[Scene]:
-    """`n` scenes of every kind."""
+    """`n` scenes of every kind, `TURNS` times as many of questions: phrasing and voice make the difference there."""
     makers: list[Callable[[np.random.Generator], Scene]] = [
         lambda rng: said("order, clean", PHRASES, rng, stops=True),
         lambda rng: said("order, 5 dB", PHRASES, rng, stops=True, level=5.0),
@@ -178,10 +179,14 @@ def scenes(n: int, items: Sequence[Item], seed: int = 0) -> list[Scene]:
         cough,
         *(lambda rng, echo=echo: alone(f"echo {echo:.0f} dB", echo, rng) for echo in ECHOES),
         lambda rng: alone("silence", None, rng),
-        lambda rng: asked(items, rng),
-        lambda rng: asked(items, rng, paused=True),
     ]
-    return [make(np.random.default_rng([seed, kind, index])) for kind, make in enumerate(makers) for index in range(n)]
+    turns = [lambda rng: asked(items, rng), lambda rng: asked(items, rng, paused=True)]
+    kinds = [*((make, n) for make in makers), *((make, TURNS * n) for make in turns)]
+    return [
+        make(np.random.default_rng([seed, kind, index]))
+        for kind, (make, count) in enumerate(kinds)
+        for index in range(count)
+    ]
 
 
 def questions(items: Sequence[Item]) -> list[str]:

@@ -21,7 +21,7 @@ class Sizes:
     orders: int = 48  # to stop, at each level of babble
     minutes: float = 60.0  # of other speech
     timed: int = 15  # answers
-    scenes: int = 20  # of every kind of conversation
+    scenes: int = 20  # of every kind of conversation, turns more often
     coded: int = 40  # sentences
     aside: bool = True  # have the recogniser write down what the model does
 

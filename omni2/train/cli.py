@@ -187,7 +187,7 @@ def codec(
 
 @train.command()
 @plain_errors
-def turns(out: Path | None = None, count: int = 12_000, steps: int = 2500) -> None:
+def turns(out: Path | None = None, count: int = 12_000, steps: int = 1200) -> None:
     """Train the network that hears whether a turn is finished, on COUNT questions, half of them broken off."""
     from omni2.duplex.finished import WEIGHTS
     from omni2.hub import load_bundle

@@ -53,7 +53,8 @@ def loud(wave: Wave, rate: int, threshold: float = -45.0, margin: float = 0.03) 
     """The first sample of `wave` (samples,) that is no leading silence, and one past the last that is no trailing one.
 
     Silence is any 10 ms window `threshold` dB under the loudest one, each without its mean: Festival's silences have
-    an offset.  `margin` seconds of it stay on both sides.
+    an offset.  So is a single louder one between silent ones: where that offset ends, a third of a second behind the
+    last word, is a click.  `margin` seconds of silence stay on both sides.
     (0, 0) for a silent wave.
     """
     hop = max(rate // 100, 1)
@@ -61,6 +62,8 @@ def loud(wave: Wave, rate: int, threshold: float = -45.0, margin: float = 0.03) 
     energy = padded.var(axis=1)
     if not energy.size or energy.max() < 1e-12:
         return 0, 0
-    above = np.flatnonzero(energy > energy.max() * 10 ** (threshold / 10))
+    above = np.pad(energy > energy.max() * 10 ** (threshold / 10), 1)
+    beside = above[1:-1] & (above[:-2] | above[2:])
+    above = np.flatnonzero(beside if beside.any() else above[1:-1])
     pad = round(margin * rate)
     return max(int(above[0]) * hop - pad, 0), min((int(above[-1]) + 1) * hop + pad, len(wave))
