@@ -181,12 +181,8 @@ def scenes(n: int, items: Sequence[Item], seed: int = 0) -> list[Scene]:
         lambda rng: alone("silence", None, rng),
     ]
     turns = [lambda rng: asked(items, rng), lambda rng: asked(items, rng, paused=True)]
-    kinds = [*((make, n) for make in makers), *((make, TURNS * n) for make in turns)]
-    return [
-        make(np.random.default_rng([seed, kind, index]))
-        for kind, (make, count) in enumerate(kinds)
-        for index in range(count)
-    ]
+    kinds = enumerate([*((make, n) for make in makers), *((make, TURNS * n) for make in turns)])
+    return [make(np.random.default_rng([seed, kind, i])) for kind, (make, count) in kinds for i in range(count)]
 
 
 def questions(items: Sequence[Item]) -> list[str]:
@@ -316,9 +312,8 @@ def _figures(kind: str, ones: Sequence[Result]) -> list[Figure]:
         return figures
     if scene.stops is None:
         ones = [one for one in ones if one.scene.pause]
-        return [
-            Figure(key, "pause within a question: takeover", share([one.took_over for one in ones]), "%", len(ones))
-        ]
+        took = share([one.took_over for one in ones])
+        return [Figure(key, "pause within a question: takeover", took, "%", len(ones))]
     stopped = share([one.stopped is not None if not scene.stops else one.is_right for one in ones])
     what = f"{kind}: stopped ({scene.policy})"
     figures = [Figure(key, what, stopped, "%", n)]
