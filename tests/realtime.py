@@ -76,9 +76,9 @@ COMMIT: Json = {"type": "input_audio_buffer.commit"}
 CANCEL: Json = {"type": "response.cancel"}
 
 
-def endless_model() -> OmniModel:
-    """A toy that goes on speaking: its answers end with its context, after 4,000 steps."""
-    model = tiny_model(block_size=4_000)
+def endless_model(steps: int = 4_000) -> OmniModel:
+    """A toy that goes on speaking: its answers end with its context, after so many steps, 3 a millisecond of sound."""
+    model = tiny_model(block_size=steps)
     lm = model.bundle.lm
     original, eoa = lm.audio_logits, lm.layout.eoa
 

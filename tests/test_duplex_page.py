@@ -33,7 +33,7 @@ def page(driver: Playwright, tmp_path: Path, request: pytest.FixtureRequest) -> 
     """The client in front of a toy that speaks without end; somebody says "Stop Omni" every few seconds."""
     microphone = write_microphone(tmp_path / "microphone.wav", [STOP] * 8, gap=3.0)
     with (
-        running(with_ears(endless_model())) as address,
+        running(with_ears(endless_model(40_000))) as address,
         chromium(driver, microphone) as browser,
         opened(browser, f"{address}/live/?interrupt={request.param}") as page,
     ):
