@@ -2,8 +2,8 @@
 
 Nobody recorded people who think: unfinished turns are the beginnings of questions, read as they stand, with "um" behind
 them, or cut out of a whole one at a place where the voice dips.  What is measured on are questions that no example
-trained on was made of, but in the same voices; new voices take it the worse the longer it learns: with twice the steps
-it found 60 % of whole questions finished in reserved voices in place of 82, and 98 % of begun ones unfinished, not 92.
+trained on was made of, but in the same voices: in new ones it takes more and more whole questions for unfinished the
+longer it learns.
 """
 
 from collections.abc import Container, Sequence

@@ -53,8 +53,8 @@ def loud(wave: Wave, rate: int, threshold: float = -45.0, margin: float = 0.03) 
     """The first sample of `wave` (samples,) that is no leading silence, and one past the last that is no trailing one.
 
     Silence is any 10 ms window `threshold` dB under the loudest one, each without its mean: Festival's silences have
-    an offset.  So is a single louder one between silent ones: where that offset ends, a third of a second behind the
-    last word, is a click.  `margin` seconds of silence stay on both sides.
+    an offset.  So is a single louder one between silent ones: the click where that offset ends, well behind the last
+    word.  `margin` seconds of silence stay on both sides.
     (0, 0) for a silent wave.
     """
     hop = max(rate // 100, 1)
