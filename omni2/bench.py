@@ -70,9 +70,9 @@ def write_released(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with torch.device("meta"):
         lm, ear = OmniLM(SIZES, RELEASED), AudioEncoder(**EAR)
-    save_file(_random(lm.state_dict()), folder / own.MODEL)
+    save_file(random_state(lm.state_dict()), folder / own.MODEL)
     heard = {name: value for name, value in ear.state_dict().items() if name != own.POSITIONS}
-    save_file(_random(heard), folder / own.AUDIO_ENCODER)
+    save_file(random_state(heard), folder / own.AUDIO_ENCODER)
     codec = SnacCodec.from_state(SNAC, SnacModel(**SNAC).state_dict()).model
     save_file({name: value.contiguous() for name, value in codec.state_dict().items()}, folder / own.CODEC)
     Tokenizer(models.BPE()).save(str(folder / own.TOKENIZER))
@@ -91,7 +91,7 @@ def write_released(folder: Path) -> None:
     (folder / own.CONFIG).write_text(json.dumps(config), encoding="utf-8")
 
 
-def _random(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def random_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of the shapes of `state`: matrices and convolutions in int8 with scales, the rest ones and zeros."""
     made: dict[str, Tensor] = {}
     for name, value in state.items():

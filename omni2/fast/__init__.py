@@ -17,7 +17,7 @@ from omni2.codec.istft import IstftCodec
 from omni2.config import ModelConfig
 from omni2.encoder import AudioEncoder, Encoder
 from omni2.fast.encoder import FastEncoder
-from omni2.fast.graph import PACKED, Activations, Compiler, State
+from omni2.fast.graph import Activations, Compiler, State
 from omni2.fast.lm import FastLM
 from omni2.model import LanguageModel, OmniLM
 from omni2.tokens import TokenLayout
@@ -35,7 +35,7 @@ class FastParts(Parts):
     """Language model and audio encoder compiled, with weights in int8 or bfloat16.
 
     With int8 weights the language model's activations are float32: that is faster on few rows than bfloat16, and the
-    tokens stay nearer to those of float32 weights.  A `LARGE` language model packs its cache, and the activations of a
+    tokens stay nearer to those of float32 weights.  A `LARGE` language model halves its cache, and the activations of a
     `LARGE` encoder are rounded, and bfloat16 where the CPU has it; small ones have time and room to spare.
     """
 
@@ -96,7 +96,7 @@ class FastParts(Parts):
         if self.weights == "bfloat16":
             compiler = Compiler(self._own, self._threads)
         else:
-            compiler = Compiler("float32", self._threads, packed=_is_large(state) and not config.head_size % PACKED)
+            compiler = Compiler("float32", self._threads, halved=_is_large(state))
         return FastLM(config, layout, self._recast(state), compiler)
 
     def _audio_encoder(self, frame: AudioEncoder, state: State) -> FastEncoder:

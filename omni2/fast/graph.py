@@ -4,6 +4,7 @@ Weights in int8 stay so in memory and are widened within the matrix multiplicati
 three nodes Convert, Multiply and MatMul.
 """
 
+import platform
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from omni2.weights import SCALE, dequantise
 Node = Any  # the nodes of the graph have no types worth the name
 State = Mapping[str, Tensor]
 GROUP = 64  # neighbouring activations that share a scale where they are multiplied with int8 weights in int8
-PACKED = 16  # neighbours that share a scale and a zero point in a packed cache, 4 bytes each
+X86 = ("x86_64", "AMD64")  # names of one and the same
 Activations = Literal["float32", "bfloat16"]
 
 
@@ -53,15 +54,16 @@ class Compiler:
     """Makes graphs run on `threads` threads (0: all cores) with activations in float32 or bfloat16.
 
     Unless `rounded` is off, activations are rounded to int8 where they meet int8 weights: a quarter to a third faster
-    on many rows.  With `packed` cached keys and values are bytes: 96 of them a head of 64 where float32 takes 256.
+    on many rows.  `halved` caches hold keys and values in float16 where activations are float32: half to read at each
+    step.  On x86 alone: other processors' kernels do not take it.
     """
 
     def __init__(
-        self, activations: Activations = "float32", threads: int = 0, rounded: bool = True, packed: bool = False
+        self, activations: Activations = "float32", threads: int = 0, rounded: bool = True, halved: bool = False
     ) -> None:
         self.activations = activations
         kind = Type.f32 if activations == "float32" else Type.bf16
-        self.cached, self.packed = Type.u8 if packed else kind, packed
+        self.cached = Type.f16 if halved and kind == Type.f32 and platform.machine() in X86 else kind
         self._core = ov.Core()
         self.has_bfloat16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self.options: dict[str, Any] = {
@@ -71,13 +73,6 @@ class Compiler:
             "INFERENCE_NUM_THREADS": threads,
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": GROUP if rounded else 0,
         }
-        if packed:
-            groups = {"KEY_CACHE_GROUP_SIZE": PACKED, "VALUE_CACHE_GROUP_SIZE": PACKED}
-            self.options |= {"KEY_CACHE_QUANT_MODE": "BY_TOKEN"} | groups
-
-    def cached_width(self, size: int) -> int:
-        """Numbers of kind `cached` that a cached key of `size` takes."""
-        return size + 8 * (size // PACKED) if self.packed else size
 
     def __call__(self, output: Node, inputs: Sequence[Node]) -> Compiled:
         """Compile the graph from `inputs` to `output`."""

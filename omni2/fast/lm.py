@@ -35,9 +35,9 @@ class BlockCache:
 
     def __init__(self, body: Compiled, config: ModelConfig, slots: int, compiler: Compiler) -> None:
         self.per_slot = -(-config.block_size // BLOCK)
-        shape = (slots * self.per_slot, config.n_query_groups, BLOCK, compiler.cached_width(config.head_size))
+        shape = (slots * self.per_slot, config.n_query_groups, BLOCK, config.head_size)
         kind = compiler.cached
-        number = {Type.f32: np.float32, Type.bf16: np.uint16, Type.u8: np.uint8}[kind]
+        number = {Type.f32: np.float32, Type.bf16: np.uint16, Type.f16: np.float16}[kind]
         self.request = body.request()
         self._stores = [_sparse(shape, np.dtype(number)) for _ in _stores(config)]
         for name, store in zip(_stores(config), self._stores, strict=True):
@@ -61,7 +61,7 @@ class FastLM(LanguageModel):
         self._table = state[TABLE]
         self._scale = state[TABLE + SCALE].float() if TABLE + SCALE in state else None
         self._compiler = compiler
-        self._body = compiler(*_body(config, state, compiler))
+        self._body = compiler(*_body(config, state))
         blocks = {"text": slice(0, layout.text_block), "audio": slice(layout.text_block, layout.vocab_size)}
         self._heads = {name: compiler(*_head(config, state, rows)) for name, rows in blocks.items()}
         seen = ["audio"] + ["vision"] * bool(config.vision_adapter_dim)
@@ -157,7 +157,7 @@ def _stores(config: ModelConfig) -> list[str]:
     return [f"{what}.{layer}" for layer in range(config.n_layer) for what in ("keys", "values")]
 
 
-def _body(config: ModelConfig, state: State, compiler: Compiler) -> tuple[Node, list[Node]]:
+def _body(config: ModelConfig, state: State) -> tuple[Node, list[Node]]:
     """All blocks and the last norm over the positions of all rows, one behind the other: (N, n_embd) to the same.
 
     Inputs: x; cosines and signed sines of each position's angles; the cached length of each row, where its positions
@@ -168,8 +168,8 @@ def _body(config: ModelConfig, state: State, compiler: Compiler) -> tuple[Node, 
     cos, sin = parameter("cos", [-1, 1, 1, half]), parameter("sin", [-1, 1, 2, half])
     places = [parameter(name, [-1], Type.i32) for name in ("past", "begins", "blocks", "block_begins")]
     longest = parameter("longest", [], Type.i32)
-    cached = [-1, groups, BLOCK, compiler.cached_width(size)]
-    stores = [parameter(name, cached, compiler.cached) for name in _stores(config)]
+    # Of the kind that the compiler's options name: it would widen one told here, as a whole, at each step.
+    stores = [parameter(name, [-1, groups, BLOCK, size], Type.dynamic) for name in _stores(config)]
     hidden = x
     for layer in range(config.n_layer):
         block = f"blocks.{layer}"
