@@ -79,24 +79,38 @@ def markdown(table: Table, columns: Sequence[str] = ()) -> str:
 
 
 def refreshed(old: str, table: Table) -> str:
-    """`old`, what `markdown` gave of more, with the rows and notes of `table` in the place of those of the same name.
+    """`old`, what `markdown` gave of more, with the rows and notes of `table` in the place of its own.
 
-    What `old` has nothing of the name of is left out, unless there is nothing in it.
+    A row takes the place of that of the same name, one without stays out; the notes take that of all whose first word
+    is theirs.  Where there is nothing in `old`, all are put.
     """
     if not (lines := old.strip("\n").splitlines()):
         return markdown(table)
-    columns = [name for name in _row(lines[0]) if name in CELLS]
-    new = dict(_named(markdown(table, columns).splitlines()))
-    return "\n".join(new.get(name, line) for name, line in _named(lines))
+    rows, notes = _parts(lines)
+    new_rows, new_notes = _parts(markdown(table, [name for name in _row(rows[0]) if name in CELLS]).splitlines())
+    new = dict(_named(new_rows))
+    shown = [new.get(name, line) for name, line in _named(rows)]
+    kinds = by(new_notes, _kind)
+    told = [kinds.get(kind, its) for kind, its in by(notes, _kind).items()]
+    return "\n".join([*shown, *([""] if told else []), *(note for its in told for note in its)])
 
 
-def _named(lines: Sequence[str]) -> Iterator[tuple[tuple[str, str], str]]:
-    """Each line of a table or a list with a name: what it is about, and of a row beginning with … the row before."""
+def _parts(lines: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The rows of a table, and the notes below it."""
+    return [line for line in lines if line.startswith("|")], [line for line in lines if line.startswith("-")]
+
+
+def _kind(note: str) -> str:
+    return note.split()[1]
+
+
+def _named(rows: Sequence[str]) -> Iterator[tuple[tuple[str, str], str]]:
+    """Each row with a name: what it is about, and where that begins with … the row before."""
     above = ""
-    for line in lines:
-        what = re.sub(r" \(\d[^()]*\)$", "", _row(line)[0]) if line.startswith("|") else re.split("[:,]", line)[0]
+    for row in rows:
+        what = re.sub(r" \(\d[^()]*\)$", "", _row(row)[0])
         above = above if what.startswith("…") else what
-        yield (above, what), line
+        yield (above, what), row
 
 
 def _row(line: str) -> list[str]:
