@@ -10,10 +10,10 @@ from toys import LAYOUT, SEEN, tiny_lm
 from typer.testing import CliRunner
 
 from omni2.bundle import save
-from omni2.errors import InputError, OmniError
+from omni2.errors import OmniError
 from omni2.hub import load_bundle
 from omni2.train.cli import train as commands
-from omni2.train.nano import Workshop, begin, blend, deepen, trained_codec
+from omni2.train.nano import Workshop, begin, trained_codec
 from omni2.train.presets import NANO
 from omni2.train.stages import KINDS
 
@@ -40,36 +40,6 @@ def test_a_finished_model_gets_eyes(tmp_path: Path):
         begin(Workshop(tmp_path), str(tmp_path / "seeing"), str(tmp_path / "blind"))
 
 
-@pytest.mark.parametrize("layers", [3, 4, 7])
-def test_a_deepened_model_computes_what_it_computed_until_it_learns(layers: int):
-    lm = tiny_lm().float()
-    deeper = deepen(lm, layers)
-    assert (deeper.config.n_layer, len(deeper.blocks)) == (layers, layers)
-    x = torch.randn(2, 9, lm.config.n_embd)
-    assert torch.equal(deeper(x), lm(x))
-    old = [block.mlp.proj.weight for block in lm.blocks]
-    kept = [block.mlp.proj.weight for block in deeper.blocks if block.mlp.proj.weight.any()]
-    assert all(torch.equal(mine, its) for mine, its in zip(kept, old, strict=True))
-    deeper(x).sum().backward()
-    assert all(block.attn.proj.weight.grad.any() for block in deeper.blocks), "a new block cannot learn"
-
-
-def test_a_model_is_not_made_shallower():
-    with pytest.raises(InputError, match="has 2 layers already"):
-        deepen(tiny_lm().float(), 1)
-
-
-def test_a_deepened_model_is_blended_with_what_it_was(tmp_path: Path):
-    save(toy(), tmp_path / "old", torch.float32)
-    new = begin(Workshop(tmp_path), str(tmp_path / "old"), layers=4)
-    for weight in new.lm.parameters():
-        weight.data += 0.1
-    blended = blend(new, load_bundle(tmp_path / "old"), 1.0).trainable()
-    x = torch.randn(1, 5, blended.config.n_embd)
-    assert blended.config.n_layer == 4
-    assert torch.allclose(blended(x), toy().lm.float()(x), atol=1e-5)
-
-
 def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path: Path):
     with pytest.raises(OmniError, match="omni2 data build"):
         Workshop(tmp_path).sources()
@@ -86,14 +56,12 @@ def test_the_whole_chain_runs(tmp_path: Path):
     write(shop.data / "others", [row for row in made if row.task in ("see", "listen")])
     command = ["nano", "--from", str(tmp_path / "toy"), "--runs", str(shop.root), "--processes", "1", "--batch", "2"]
     for options in (["--stage", "speak", "--steps", "1,1"], ["--steps", "1,1,1,1,1,1"]):
-        options = [*options, "--layers", "3"]
         done = CliRunner().invoke(commands, [*command, *options])
         assert done.exit_code == 0, done.output
     done = CliRunner().invoke(commands, ["assets", "--runs", str(shop.root), "--out", str(tmp_path / "assets")])
     assert done.exit_code == 0, done.output
     model = load_bundle(tmp_path / "assets")
     assert model.abilities == {"answer", "transcribe", "speak", "see", "listen", "history"}
-    assert model.lm.config.n_layer == 3
     assert "model.safetensors" in (tmp_path / "assets" / "README.md").read_text()
 
 

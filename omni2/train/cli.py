@@ -83,7 +83,6 @@ def nano(
     data: Data = None,
     runs: Runs = Path("runs"),
     vision: Annotated[str, typer.Option(help="the model whose vision encoder to take")] = "",
-    layers: Annotated[int, typer.Option(help="deepen the model of --from to so many blocks; 0 leaves it as it is")] = 0,
     stage: StageName = None,
     steps: Steps = "",
     batch: Batch = None,
@@ -108,7 +107,7 @@ def nano(
     training = _training(batch or NANO.batch, parts, processes, False, save_every, seed, average_every, workers)
     stages = _stages(NANO.stages, stage, steps)
     rows = tuple(data or shop.sources())
-    plan = Plan(partial(begin, shop, start, vision, layers), rows, stages, shop.lm, training)
+    plan = Plan(partial(begin, shop, start, vision), rows, stages, shop.lm, training)
     typer.echo(f"the trained model is in {run(plan, processes)}")
 
 

@@ -138,17 +138,16 @@ def new_lm(config: ModelConfig = CONFIG, layout: TokenLayout = NANO) -> OmniLM:
     return lm
 
 
-def begin(shop: Workshop, start: str = "", vision: str = "", layers: int = 0) -> Bundle:
-    """The model before its first stage: new, or the finished model `start`, deepened to `layers` blocks if given.
+def begin(shop: Workshop, start: str = "", vision: str = "") -> Bundle:
+    """The model before its first stage: new, or the finished model `start`.
 
     `vision` is a model whose vision encoder to take, or "efficientnet" for the packaged weights; the language model
     gets an adapter for it.
-    Raises OmniError: a part is missing, CheckpointError: a model cannot be loaded, InputError: it has more layers.
+    Raises OmniError: a part is missing, CheckpointError: a model cannot be loaded.
     """
     if start:
         bundle = load_bundle(start)
-        lm = recast(bundle.trainable(), text_lead=CONFIG.text_lead)
-        bundle = replace(bundle, lm=deepen(lm, layers or lm.config.n_layer))
+        bundle = replace(bundle, lm=recast(bundle.trainable(), text_lead=CONFIG.text_lead))
     else:
         bundle = Bundle(
             new_lm(), tokenizer(shop), load_tiny(), None, trained_codec(shop), "trimmed", frozenset(), "nano"
@@ -172,42 +171,16 @@ def recast(lm: OmniLM, **sizes: int) -> OmniLM:
     return changed
 
 
-def deepen(lm: OmniLM, layers: int) -> OmniLM:
-    """`lm` with new blocks among its own, `layers` in all, that add nothing yet: it computes what it computed.
-
-    A new block is the one below it with the matrices that write to its output at zero, and the new ones lie evenly
-    among the old (LLaMA Pro, arXiv 2401.02415).  Raises InputError for fewer layers than it has.
-    """
-    old = lm.config.n_layer
-    if layers < old:
-        raise InputError(f"the model has {old} layers already; it can be given more, not {layers}")
-    if layers == old:
-        return lm
-    deeper = OmniLM(replace(lm.config, n_layer=layers), lm.layout)
-    kept = lm.state_dict()
-    state = {name: value for name, value in kept.items() if not name.startswith("blocks.")}
-    for layer in range(layers):
-        below = -(-(layer + 1) * old // layers) - 1  # the old block it is, or copies
-        is_new = layer > 0 and below == -(-layer * old // layers) - 1
-        for name in [name for name in kept if name.startswith(f"blocks.{below}.")]:
-            silent = is_new and name.endswith("proj.weight")
-            state[name.replace(f".{below}.", f".{layer}.", 1)] = torch.zeros_like(kept[name]) if silent else kept[name]
-    deeper.load_state_dict(state)
-    return deeper
-
-
 def blend(model: Bundle, other: Bundle, share: float) -> Bundle:
     """`model`, its language model and audio encoder moved by `share`, from 0 to 1, towards those of `other` that they
     were trained from.
 
-    What training took too far comes back, most of what it taught stays (Wortsman et al., arXiv 2109.01903).  A model
-    that was deepened is blended with what it began as; weights that `other` does not have in that shape stay as they
-    are.  Raises InputError for another share, or an `other` with more layers.
+    What training took too far comes back, most of what it taught stays (Wortsman et al., arXiv 2109.01903).  Weights
+    that `other` does not have in that shape stay as they are.  Raises InputError for another share.
     """
     if not 0 <= share <= 1:
         raise InputError(f"a share lies between 0 and 1, not {share}")
-    lm = model.trainable()
-    _move(lm, deepen(other.trainable(), lm.config.n_layer), share)
+    _move(model.trainable(), other.trainable(), share)
     if isinstance(model.audio_encoder, nn.Module) and isinstance(other.audio_encoder, nn.Module):
         _move(model.audio_encoder, other.audio_encoder, share)
     return model
