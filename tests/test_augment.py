@@ -71,6 +71,19 @@ def test_speed_changes_length_and_pitch():
     assert abs(np.abs(np.fft.rfft(fast)).argmax() * SAMPLE_RATE / fast.size - 1100) < 3
 
 
+def test_a_dull_sound_keeps_what_is_low():
+    noise = np.random.default_rng(0).standard_normal(SAMPLE_RATE).astype(np.float32)
+    kept = []
+    for seed in range(8):
+        heard = module.dull(noise, np.random.default_rng(seed))
+        assert heard.shape == noise.shape
+        edge = 8000 * np.square(heard).mean() / np.square(noise).mean()  # Hz: white noise has as much in each
+        assert power_outside(heard, 0, edge + 200) < 1e-2
+        assert np.square(module.band(heard - noise, 100, 3300)).mean() < 1e-2
+        kept.append(edge)
+    assert 3300 < min(kept) < max(kept) - 1000 < 6200
+
+
 def test_telephone_keeps_only_its_band():
     noise = np.random.default_rng(0).standard_normal(16384).astype(np.float32)
     assert power_outside(noise, 290, 3410) > 0.5

@@ -20,6 +20,7 @@ PITCH = (0.90, 1.12)  # pitch alone
 PEAK = (-20.0, -0.5)  # dB of full scale, the loudest sample
 SNR = (5.0, 30.0)  # dB
 TELEPHONE = (300.0, 3400.0)  # Hz
+DULL = (3500.0, 7000.0)  # Hz
 DECAY = (0.05, 0.4)  # seconds until the echo is 60 dB down
 SILENCE = (0.0, 0.4)  # seconds before, and after
 
@@ -183,9 +184,19 @@ def hum(length: int, rng: np.random.Generator) -> Wave:
 
 def telephone(wave: Wave) -> Wave:
     """`wave` with nothing left outside 300 to 3,400 Hz, same length."""
+    return band(wave, *TELEPHONE)
+
+
+def dull(wave: Wave, rng: np.random.Generator) -> Wave:
+    """`wave` with nothing left above 3.5 to 7 kHz, same length: as a voice of fewer samples a second sounds."""
+    return band(wave, 0.0, rng.uniform(*DULL))
+
+
+def band(wave: Wave, lowest: float, highest: float) -> Wave:
+    """`wave` with nothing left outside these Hz, same length."""
     size = _fast_length(wave.size)
     spectrum = np.fft.rfft(wave, size)
-    low, high = (round(edge / SAMPLE_RATE * size) for edge in TELEPHONE)
+    low, high = (round(edge / SAMPLE_RATE * size) for edge in (lowest, highest))
     spectrum[:low] = 0
     spectrum[high + 1 :] = 0
     return np.fft.irfft(spectrum, size)[: wave.size].astype(np.float32)

@@ -160,6 +160,8 @@ class Listen:
             wave = change.change_pitch(wave, rng.uniform(*change.PITCH))
         if rng.random() < 0.5:
             wave = change.change_speed(wave, rng.uniform(*change.SPEED))
+        if rng.random() < 0.2:  # what is behind keeps all its frequencies
+            wave = change.dull(wave, rng)
         return wave
 
     def _talk(self, name: str, texts: Sequence[str], length: int, rng: np.random.Generator, near: float = 0.0) -> Wave:

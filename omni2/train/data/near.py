@@ -30,6 +30,12 @@ TALK = (
     "speak up", "wait a moment", "listen to me", "you are right", "I like that", "start again", "never mind",
     "stay here", "start", "step back", "stand by", "stuff it", "top that", "shop for me", "drop it", "chop it",
 )  # fmt: skip
+ABOUT = (
+    "is here", "is my friend", "is a model", "is so kind", "was right", "was wrong", "knows a lot", "knows it",
+    "said so", "told me", "can wait", "can hear us", "has a name", "has an answer", "never sleeps", "likes music",
+    "understands", "sounds like a person", "helps me", "stops at nothing", "will answer", "and I",
+    "or the radio", "on my phone",
+)  # fmt: skip
 LIKE_STOP = ("Top", "Shop", "Stock", "Step", "Stuff", "Start", "Drop", "Hop", "Pop", "Star", "Store", "Spot", "Scott",
              "Swap", "Chop", "Stomp", "Stab", "Stay", "Stand", "Stopped")  # fmt: skip
 LIKE_OMNI = ("honey", "money", "any", "only", "army", "harmony", "many", "omelette", "anomaly", "enemy", "balcony",
@@ -55,6 +61,7 @@ def near_phrases() -> tuple[str, ...]:
         *(f"Stop {thing}." for thing in THINGS),
         *(f"Omni, {words}." for words in TALK),
         *(f"{words[0].upper()}{words[1:]}, Omni." for words in TALK),
+        *(f"Omni {words}." for words in ABOUT),
         *(f"{first} Omni." for first in LIKE_STOP),
         *(f"Stop {last}." for last in LIKE_OMNI),
         *(f"{first} {last}." for first, last in product(LIKE_STOP[::2], LIKE_OMNI[::2])),
