@@ -22,8 +22,9 @@ WHOLE: Mapping[Task, float] = {
     **{"A1A2": 0.16, "T1A2": 0.05, "T1A1": 0.2, "A1T2": 0.14, "A1T1": 0.2, "T1T2": 0.06},
     **{"VA1T2": 0.04, "VT1T2": 0.04, "VT2": 0.02, "VA1A2": 0.02, "listen": 0.07},
 }
-# What stays behind is hearing: questions in voices and words never heard, when typed ones are answered.
-HEARD: Mapping[Task, float] = {**WHOLE, "A1A2": 0.14, "A1T2": 0.26, "T1A1": 0.12, "T1A2": 0.04}
+# What stays behind is hearing: questions in voices and words never heard, when typed ones are answered.  Typed ones
+# are cheap, and hold the ways of asking that were not recorded.
+HEARD: Mapping[Task, float] = {**WHOLE, "A1A2": 0.14, "A1T2": 0.26, "T1A1": 0.12, "T1A2": 0.04, "T1T2": 0.12}
 
 NANO = Preset(
     (
