@@ -99,7 +99,7 @@ def test_a_third_are_orders_and_all_situations_occur(step: Listen, tmp_path: Pat
 def test_near_phrases_hold_no_order_and_differ() -> None:
     near = near_phrases()
     assert len(set(near)) == len(near) > 300
-    for word in ("Don't stop.", "The bus stop.", "Top honey.", "Omni.", "Stop Johnny.", "Tell me more, Omni."):
+    for word in ("Don't stop.", "The bus stop.", "Omni.", "Stop Johnny.", "Tell me more, Omni.", "Omni is here."):
         assert word in near
     orders = {" ".join(plain(text)) for text in interruption.PHRASES}
     said = {" ".join(plain(text)) for text in (*near, *NODS)}
@@ -119,6 +119,14 @@ def said(step: Listen, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     monkeypatch.setattr(interruption, "_spoken", spy)
     return counted
+
+
+def test_some_speak_in_a_duller_voice_than_what_is_behind(step: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+    dulled: list[int] = []
+    monkeypatch.setattr(interruption.change, "dull", lambda wave, rng: dulled.append(wave.size) or wave)
+    scenes = [step.scene("hibari", "Halt.", "ordered", np.random.default_rng(seed)) for seed in range(60)]
+    assert 3 < len(dulled) < 25
+    assert max(dulled) < min(scene.wave.size for scene in scenes), "the phrase alone, not all that is heard"
 
 
 def test_nobody_talks_behind_a_nod(step: Listen, said: Counter[str]) -> None:

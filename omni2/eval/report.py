@@ -82,11 +82,11 @@ def refreshed(old: str, table: Table) -> str:
     """`old`, what `markdown` gave of more, with the rows and notes of `table` in the place of its own.
 
     A row takes the place of that of the same name, one without stays out; the notes take that of all whose first word
-    is theirs.  Where there is nothing in `old`, all are put.
+    is theirs.  Where `old` has no rows, all are put.
     """
-    if not (lines := old.strip("\n").splitlines()):
+    rows, notes = _parts(old.splitlines())
+    if not rows:
         return markdown(table)
-    rows, notes = _parts(lines)
     new_rows, new_notes = _parts(markdown(table, [name for name in _row(rows[0]) if name in CELLS]).splitlines())
     new = dict(_named(new_rows))
     shown = [new.get(name, line) for name, line in _named(rows)]
