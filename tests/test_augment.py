@@ -34,10 +34,10 @@ def test_the_same_generator_gives_the_same_sound():
     assert not all(is_scaled(one, first[0]) for one in first)
 
 
-def test_about_a_third_changes_only_in_gain():
+def test_a_quarter_and_a_few_more_change_only_in_gain():
     rng, source = np.random.default_rng(0), speech(0.5)
     clean = sum(is_scaled(augment(source, rng), source) for _ in range(400))
-    assert 0.26 < clean / 400 < 0.46  # the other changes may all be left out too
+    assert 0.2 < clean / 400 < 0.38  # the other changes may all be left out too
 
 
 def test_results_stay_in_range_and_near_the_length():
@@ -103,7 +103,7 @@ def test_noise_keeps_the_promised_ratio():
     for _ in range(40):
         noise = module.add_noise(source, rng) - source
         ratio = 10 * np.log10(np.square(source).mean() / np.square(noise).mean())
-        assert 4.9 < ratio < 30.1
+        assert 3.9 < ratio < 26.1
 
 
 def test_a_room_adds_a_tail_and_keeps_the_direct_sound():

@@ -14,11 +14,11 @@ from omni2.errors import InputError
 Wave = npt.NDArray[np.float32]  # (samples,) mono in [-1, 1]
 
 SAMPLE_RATE = 16_000  # Hz
-CLEAN = 1 / 3  # share of sounds that only change in gain
+CLEAN = 1 / 4  # share of sounds that only change in gain
 SPEED = (0.90, 1.12)  # both tempo and pitch, as of a tape
 PITCH = (0.90, 1.12)  # pitch alone
 PEAK = (-20.0, -0.5)  # dB of full scale, the loudest sample
-SNR = (5.0, 30.0)  # dB
+SNR = (4.0, 26.0)  # dB
 TELEPHONE = (300.0, 3400.0)  # Hz
 DULL = (3500.0, 7000.0)  # Hz
 DECAY = (0.05, 0.4)  # seconds until the echo is 60 dB down
@@ -28,10 +28,10 @@ SILENCE = (0.0, 0.4)  # seconds before, and after
 def augment(wave: Wave, rng: np.random.Generator) -> Wave:
     """`wave`, (samples,) float32 at 16 kHz, as another speaker in another place might have sent it.
 
-    A third of the time only the gain changes. Otherwise each of another larynx, pitch, speed, room, telephone, soft
-    clipping, silence at both ends and noise is drawn on its own, so the length may change. The result lies in [-1, 1]
-    and depends on `wave` and the state of `rng` alone. Raises InputError unless `wave` is a non-empty vector of finite
-    numbers.
+    A quarter of the time only the gain changes. Otherwise each of another larynx, pitch, speed, a duller voice, room,
+    soft clipping, silence at both ends, noise and telephone is drawn on its own, so the length may change. The result
+    lies in [-1, 1] and depends on `wave` and the state of `rng` alone. Raises InputError unless `wave` is a non-empty
+    vector of finite numbers.
     """
     if wave.ndim != 1 or not wave.size or not np.isfinite(wave).all():
         raise InputError(f"cannot augment a wave of shape {wave.shape}; give finite samples in one dimension")
@@ -43,6 +43,8 @@ def augment(wave: Wave, rng: np.random.Generator) -> Wave:
             wave = change_pitch(wave, rng.uniform(*PITCH))
         if rng.random() < 0.6:
             wave = change_speed(wave, rng.uniform(*SPEED))
+        if rng.random() < 0.15:
+            wave = dull(wave, rng)
         if rng.random() < 0.35:
             wave = add_room(wave, rng)
         if rng.random() < 0.2:
@@ -52,7 +54,7 @@ def augment(wave: Wave, rng: np.random.Generator) -> Wave:
             wave = np.pad(wave, (int(ends[0]), int(ends[1])))
         if rng.random() < 0.6:
             wave = add_noise(wave, rng)
-        if rng.random() < 0.15:
+        if rng.random() < 0.2:
             wave = telephone(wave)
     return to_peak(wave, rng.uniform(*PEAK))
 
@@ -137,7 +139,7 @@ def add_room(wave: Wave, rng: np.random.Generator) -> Wave:
 
 
 def add_noise(wave: Wave, rng: np.random.Generator) -> Wave:
-    """`wave` over white, pink or brown noise or a mains hum, 5 to 30 dB under the mean power of the speech."""
+    """`wave` over white, pink or brown noise or a mains hum, 4 to 26 dB under the mean power of the speech."""
     return mix(wave, background(wave.size, rng), rng.uniform(*SNR))
 
 

@@ -14,7 +14,8 @@ from omni2.train.data.schema import Row, Task, keyed
 from omni2.train.data.sentences import definitions, examples, shuffled, split
 
 RECOMBINED = 4000
-UNKNOWN_TIMES = 120  # the out-of-scope intent has so many times the phrasings of another
+UNKNOWN_TIMES = 240  # the out-of-scope intent has so many times the phrasings of another
+EARLY = 2.5  # and its questions come so much sooner: of the first rows a fifth, as of what is drawn in training
 SOURCES = ("corpus", "followups", "answers", "sentences", "examples", "definitions", "recombined")
 
 
@@ -44,7 +45,9 @@ def own_rows(name: str, phrasings: int | None = None, seed: int = 0, topics: Col
     else:
         texts = examples() if name == "examples" else definitions()
         rows = [_row("read", "WordNet", "WordNet-3.0", text) for text in split(texts)[0]]
-    return [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
+    weight = np.array([EARLY if row.topic == "unknown" and row.task == "answer" else 1.0 for row in rows])
+    # Drawn without replacement by weight: the smallest of exponential variates come first.
+    return [rows[i] for i in np.argsort(np.random.default_rng(seed).exponential(1 / weight))]
 
 
 def _recombined() -> list[str]:
