@@ -1,6 +1,8 @@
 """Turns that only make sense behind another: their text, their rows, their prompts, what a model makes of them."""
 
+import re
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -31,8 +33,10 @@ def test_every_followup_is_answered_by_the_corpus_behind_a_turn_about_something_
 
 
 def test_ways_to_go_on_are_kept_for_evaluation():
-    for family in families():
-        assert not {*map(normalise, family["train"])} & {*map(normalise, family["test"])}
+    def ways(part: Literal["train", "test"]) -> set[str]:
+        return {normalise(re.sub(r"\{\w+\}", "it", way)) for family in families() for way in family[part]}
+
+    assert not ways("train") & ways("test")
     kept = {normalise(one.question) for one in followups("test")}
     assert not kept & {normalise(one.question) for one in followups("train")}
     assert kept <= reserved_texts()
