@@ -99,13 +99,13 @@ def ask(model: OmniModel, questions: Sequence[Case], mode: Mode, condition: Cond
 
 
 def ask_all(model: OmniModel, n: int, items: Sequence[Item] | None = None) -> Asked:
-    """`n` questions in scope in every mode, half as many in every condition and of the first scope; a quarter outside.
+    """`n` questions in scope in every mode, and as many outside; half as many in every condition and of the first.
 
     The scope is `items`, by default the whole corpus.  Raises AbilityError if the model does not answer.
     """
     items = corpus() if items is None else items
     inside = cases(items, n)
-    outside = cases([unknown()], max(n // 4, 1), seed=1)
+    outside = cases([unknown()], n, seed=1)
     earlier = corpus(FIRST)
     first = cases(earlier, max(n // 2, 1), seed=2) if len(earlier) < len(items) else []
     modes: tuple[Mode, ...] = ("speech", "text", "typed")
