@@ -81,7 +81,7 @@ def test_the_corpus_gives_training_phrasings_only() -> None:
     assert Counter(row.topic == "unknown" for row in rows)[True] == 3 * UNKNOWN_TIMES
     assert len({row.key for row in rows}) == len(rows)
     sooner = Counter(row.topic == "unknown" for row in rows[:1000])[True] / 1000
-    assert sooner > 2 * 3 * UNKNOWN_TIMES / len(rows)  # a limited set holds more of what is out of scope
+    assert sooner > 1.5 * 3 * UNKNOWN_TIMES / len(rows)  # a limited set holds more of what is out of scope
     answers = own_rows("answers")
     assert {row.answer_text for row in answers} >= {item.answer for item in items}
     first = {item.answer for item in corpus(FIRST)} | {UNKNOWN}
