@@ -40,6 +40,14 @@ def test_a_quarter_and_a_few_more_change_only_in_gain():
     assert 0.2 < clean / 400 < 0.38  # the other changes may all be left out too
 
 
+def test_some_voices_are_dulled(monkeypatch: pytest.MonkeyPatch) -> None:
+    dulled, rng, source = [], np.random.default_rng(0), speech(0.5)
+    monkeypatch.setattr(module, "dull", lambda wave, rng: dulled.append(1) or wave)
+    for _ in range(200):
+        augment(source, rng)
+    assert 10 < len(dulled) < 40
+
+
 def test_results_stay_in_range_and_near_the_length():
     rng, source = np.random.default_rng(1), speech()
     kept = source.copy()

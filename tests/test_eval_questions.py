@@ -51,7 +51,9 @@ def test_cases_take_answers_evenly_and_ask_in_unseen_words_and_voices() -> None:
 
 def test_the_table_tells_right_answers_refusals_and_hard_places_apart() -> None:
     model = Speaker(oracle)
-    got = figures(questions.table(questions.ask_all(model, 6), model))
+    asked = questions.ask_all(model, 6)
+    assert len(asked.outside) == 2 * 6  # spoken and typed
+    got = figures(questions.table(asked, model))
     assert (got["qa.answers"], got["qa.topics"]) == (3, 1)
     assert got["qa.spoken"] == got["qa.text"] == got["qa.typed"] == pytest.approx(200 / 3)
     assert got["qa.first"] == got["qa.unknown"] == got["qa.unknown.typed"] == 100

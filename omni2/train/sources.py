@@ -15,12 +15,12 @@ import numpy as np
 
 from omni2.errors import OmniError
 from omni2.hub import is_hub_id
+from omni2.train.data.questions import UNKNOWN_SHARE
 from omni2.train.data.schema import Row, Task, unpack
 from omni2.train.data.store import read_manifest, read_rows, stream
 from omni2.train.stages import Kind, Stage
 
 UNKNOWN = "unknown"  # the topic of questions out of scope
-UNKNOWN_SHARE = 0.22  # of all questions, where there are such: they are the most different
 PLAIN_SHARE = 0.25  # of those are everyday sentences, not questions
 HELD_OUT = 50  # one text in so many is held out
 

@@ -8,14 +8,13 @@ from itertools import chain
 import numpy as np
 
 from omni2.train.data.followups import FollowUp, followups
-from omni2.train.data.questions import TOPICS, Item, corpus, normalise, unknown
+from omni2.train.data.questions import TOPICS, UNKNOWN_SHARE, Item, corpus, normalise, unknown
 from omni2.train.data.reserved import new_sentences, recombined
 from omni2.train.data.schema import Row, Task, keyed
 from omni2.train.data.sentences import definitions, examples, shuffled, split
 
 RECOMBINED = 4000
 UNKNOWN_TIMES = 240  # the out-of-scope intent has so many times the phrasings of another
-EARLY = 2.5  # and its questions come so much sooner: of the first rows a fifth, as of what is drawn in training
 SOURCES = ("corpus", "followups", "answers", "sentences", "examples", "definitions", "recombined")
 
 
@@ -45,9 +44,16 @@ def own_rows(name: str, phrasings: int | None = None, seed: int = 0, topics: Col
     else:
         texts = examples() if name == "examples" else definitions()
         rows = [_row("read", "WordNet", "WordNet-3.0", text) for text in split(texts)[0]]
-    weight = np.array([EARLY if row.topic == "unknown" and row.task == "answer" else 1.0 for row in rows])
+    return _mixed(rows, seed)
+
+
+def _mixed(rows: list[Row], seed: int) -> list[Row]:
+    """`rows` in random order, those out of scope so much sooner that of the first they are `UNKNOWN_SHARE`."""
+    outside = np.array([row.topic == "unknown" for row in rows])
+    odds = UNKNOWN_SHARE / (1 - UNKNOWN_SHARE) * np.sum(~outside) / max(np.sum(outside), 1)
     # Drawn without replacement by weight: the smallest of exponential variates come first.
-    return [rows[i] for i in np.argsort(np.random.default_rng(seed).exponential(1 / weight))]
+    variates = np.random.default_rng(seed).exponential(size=len(rows)) / np.where(outside, odds, 1.0)
+    return [rows[i] for i in np.argsort(variates)]
 
 
 def _recombined() -> list[str]:

@@ -21,6 +21,7 @@ WIDER = (
 )
 TOPICS = FIRST + WIDER
 UNKNOWN = "I don't know that yet."
+UNKNOWN_SHARE = 0.22  # of all questions, where there are such: they are the most different
 
 MAX_ANSWER_CHARS = 52  # about 3.5 s in the answer voice, at 15 characters a second
 MAX_QUESTION_CHARS = 58  # about 3.5 s in a brisk question voice
