@@ -14,7 +14,7 @@ from omni2.train.data.schema import Row, Task, keyed
 from omni2.train.data.sentences import definitions, examples, shuffled, split
 
 RECOMBINED = 4000
-UNKNOWN_TIMES = 240  # the out-of-scope intent has so many times the phrasings of another
+UNKNOWN_TIMES = 600  # the out-of-scope intent has so many times the phrasings of another
 SOURCES = ("corpus", "followups", "answers", "sentences", "examples", "definitions", "recombined")
 
 
