@@ -22,6 +22,7 @@ from omni2.config import Sampling
 from omni2.engine import Engine
 from omni2.errors import OmniError
 from omni2.omni import OmniModel
+from omni2.pickles import load_pickle
 from omni2.prompt import PromptBuilder
 from omni2.tokens import DelayLine
 from omni2.train.checkpoints import Done, list_checkpoints, load_checkpoint
@@ -96,6 +97,38 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, streame
     whole, cut = (OmniModel.from_pretrained(tmp_path / name / "model").bundle.lm for name in ("whole", "cut"))
     for a, b in zip(whole.parameters(), cut.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_stage_ends_in_the_mean_of_its_last_weights(tmp_path: Path, request):
+    mix = mixture(("a dog ran", "the sun set", "it rains now"), one_in=2)
+    stage = replace(STAGES[0], steps=12, floor=1.0)
+
+    def learn(name: str, averaged: float = 0.75, **options: int) -> dict[str, torch.Tensor]:
+        stages = [replace(stage, averaged=averaged)]
+        train(tiny_lm(stride=2).float(), mix, stages, tmp_path / name, replace(TRAINING, **options))
+        return load_checkpoint(tmp_path / name).lm
+
+    last = learn("plain", averaged=0.0, save_every=1, keep=20)
+    taken = [load_pickle(file)["lm"] for file in list_checkpoints(tmp_path / "plain")]
+    whole = learn("whole")
+    request.getfixturevalue("killed")
+    with pytest.raises(KeyboardInterrupt):
+        learn("cut")
+    cut = learn("cut")
+    for name, weight in whole.items():
+        torch.testing.assert_close(weight, torch.stack([weights[name] for weights in taken[-9:]]).mean(0))
+        assert torch.equal(weight, cut[name])
+        if "vision" not in name:  # nothing is seen here
+            assert not torch.allclose(weight, last[name], atol=1e-5), name
+    unseen = [log(tmp_path / name, "held_out") for name in ("plain", "whole")]
+    assert [a == b for a, b in zip(*unseen, strict=True)] == [True] * 3 + [False]  # the mean is what the last tells of
+
+
+def test_a_stage_that_averages_cannot_be_sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loop.Accelerator, "num_processes", 2)
+    stages = [replace(STAGES[0], averaged=0.5)]
+    with pytest.raises(OmniError, match="'one' averages its weights"):
+        train(tiny_lm(stride=2).float(), mixture(), stages, tmp_path, Training(parts=2, sharded=True))
 
 
 def with_codes() -> list:

@@ -232,9 +232,9 @@ def test_another_manner_keeps_what_is_said():
     assert restyled(features[:1], other[:1], np.random.default_rng(0)).isfinite().all()
 
 
-def test_pictures_take_on_the_manner_of_others():
+def test_pictures_and_sounds_take_on_the_manner_of_others():
     mix = mixture(seen=SEEN, listens=True)
-    for task in ("VA1T2", "VT1T2"):
+    for task in ("VA1T2", "VT1T2", "A1T2", "A1T1", "listen"):
         row = mix.source.draw(KINDS[task], PLAIN, np.random.default_rng(0))
         for share, changed in ((0.0, False), (1.0, True)):
             stage = replace(PLAIN, mixture={task: 1.0}, restyled=share)

@@ -38,7 +38,8 @@ class Done:
 class Checkpoint:
     """Weights, the optimiser's state (None between two stages), how far, and where each part of the data stands.
 
-    `ear` are the audio encoder's weights; none as long as no stage has trained it.
+    `ear` are the audio encoder's weights; none as long as no stage has trained it.  `mean` is that of the weights over
+    the last steps, and of how many, in the midst of a stage that averages them.
     """
 
     done: Done
@@ -46,6 +47,7 @@ class Checkpoint:
     optimiser: Mapping[str, Any] | None
     places: Mapping[int, Place]
     ear: Mapping[str, Any] = field(default_factory=dict)
+    mean: Mapping[str, Any] = field(default_factory=dict)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -57,7 +59,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
     """Write a checkpoint and delete all but the newest `keep`; a kill leaves the others whole."""
     done = {"stage": checkpoint.done.stage, "step": checkpoint.done.step}
     state = {"done": done, "lm": checkpoint.lm, "optimiser": checkpoint.optimiser, "places": checkpoint.places}
-    save_state(state | {"ear": checkpoint.ear}, folder / checkpoint.done.file)
+    save_state(state | {"ear": checkpoint.ear, "mean": checkpoint.mean}, folder / checkpoint.done.file)
     for old in list_checkpoints(folder)[:-keep]:
         old.unlink()
 
@@ -68,7 +70,8 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     if not files:
         return None
     state = load_pickle(files[-1])
-    return Checkpoint(Done(**state["done"]), state["lm"], state["optimiser"], state["places"], state.get("ear", {}))
+    more = {name: state.get(name, {}) for name in ("ear", "mean")}
+    return Checkpoint(Done(**state["done"]), state["lm"], state["optimiser"], state["places"], **more)
 
 
 def gather_weights(model: nn.Module, prefix: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from accelerate.utils import gather_object
 from rich.progress import Progress
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
+from torch.optim.swa_utils import AveragedModel
 
 from omni2.encoder import AudioEncoder
 from omni2.errors import OmniError
@@ -114,6 +115,9 @@ class _Run:
         if ear is not None and begin.ear:
             ear.load_state_dict(begin.ear)
         self.objective = Objective(lm, ear)
+        self.mean = AveragedModel(self.objective) if self.stage.averaged else None
+        if self.mean is not None and begin.mean:
+            self.mean.load_state_dict(begin.mean)
         self.model = self._spread(self.objective)
         self.optimiser = make_optimiser(self.model, training.weight_decay)
         if begin.optimiser is not None:
@@ -130,11 +134,15 @@ class _Run:
     def _spread(self, objective: Objective) -> nn.Module:
         """The objective on this process's device, its gradients shared with the others."""
         if self.training.sharded and self.accelerator.num_processes > 1:
+            if self.mean is not None:
+                raise OmniError(f"the stage {self.stage.name!r} averages its weights, which cannot be done in shards")
             objective.to(self.accelerator.device)
             for block in objective.lm.blocks:
                 fully_shard(block)
             fully_shard(objective)
             return objective
+        if self.mean is not None:
+            self.mean.to(self.accelerator.device)
         prepared: nn.Module = self.accelerator.prepare_model(objective)
         return prepared
 
@@ -150,9 +158,13 @@ class _Run:
                 row = self.take_step(step, batches, logged)
                 if logged:
                     self.log("train", step, row | {"seconds": time.monotonic() - began})
+                if self.mean is not None and step >= steps * (1 - self.stage.averaged):
+                    self.mean.update_parameters(self.objective)
                 pauses = (training.average_every, training.evaluate_every, training.save_every)
                 if self.local and (last or any((step + 1) % pause == 0 for pause in pauses)):
                     self.average()
+                if last and self.mean is not None:
+                    self.objective.load_state_dict(self.mean.module.state_dict())
                 if last or (step + 1) % training.evaluate_every == 0:
                     self.log("held_out", step, self.evaluate(unseen))
                 if last or (step + 1) % training.save_every == 0:
@@ -162,9 +174,10 @@ class _Run:
             self.save(steps)
 
     def average(self) -> None:
-        """Make the weights of every process the mean of all."""
-        for weight in self.model.parameters():
-            weight.data.copy_(self.accelerator.reduce(weight.data, "mean"))
+        """Make the weights of every process, and their means over the steps, the mean of all."""
+        for module in (self.model, *([] if self.mean is None else [self.mean])):
+            for weight in module.parameters():
+                weight.data.copy_(self.accelerator.reduce(weight.data, "mean"))
 
     def take_step(self, step: int, batches: Sequence[Batch], logged: bool) -> dict[str, float]:
         """One step of the optimiser; returns the mean losses over all parts, the gradient's norm and the rate."""
@@ -232,7 +245,8 @@ class _Run:
         optimiser = None if last else gather_optimiser(self.model, self.optimiser)
         if self.accelerator.is_main_process:
             done = Done(self.index + 1) if last else Done(self.index, steps)
-            save_checkpoint(self.folder, Checkpoint(done, lm, optimiser, places, ear), self.training.keep)
+            mean = {} if last or self.mean is None else {k: v.cpu() for k, v in self.mean.state_dict().items()}
+            save_checkpoint(self.folder, Checkpoint(done, lm, optimiser, places, ear, mean), self.training.keep)
         self.accelerator.wait_for_everyone()
 
 

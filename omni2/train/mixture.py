@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ UNKNOWN_QUESTION = 0.5  # of the earlier turns come without their question in wo
 MIXED = 0.3  # both parameters of a beta distribution
 TRIES = 20  # to draw a sample that fits the model's context
 SMALL = frozenset(("a", "an", "the", "of", "is", "are", "do", "does", "can", "you", "me", "tell", "please", "what"))
+Which = Literal["question_features", "picture_features"]
 Hear = Callable[[Row, np.random.Generator | None], Tensor]  # a row's mels, disguised by the generator
 FILLERS = ("please", "okay", "so", "hey Omni,", "Omni,", "well,", "quick question,", "one more thing,")
 
@@ -87,11 +89,11 @@ class Mixture:
         heard = self.encode(row.question_text) if kind.asked == "sound" and task != "listen" else []
         audio, image, typed = None, None, None
         if kind.asked == "sound":
-            audio = self._sound(row, stage, rng)
+            audio = self._sound(row, wanted(task, stage), stage, rng)
         elif kind.asked == "text":
             typed = self.encode(loosened(row.question_text, stage.loose, rng))
         if kind.picture:
-            image = self._restyled(_features(row, row.picture_features), kind, stage, rng)
+            image = self._restyled(row, "picture_features", kind, stage, rng)
         past = self._past(row, stage, rng) if row.task == "answer" else []
         prompt: Prompt
         if image is not None:
@@ -115,10 +117,10 @@ class Mixture:
         steps = self._pace(row) if frames is not None and self.config.text_lead else None
         return make_sample(prompt, said, frames, self.layout, heard, steps)
 
-    def _sound(self, row: Row, stage: Stage, rng: np.random.Generator) -> Tensor:
+    def _sound(self, row: Row, kind: Kind, stage: Stage, rng: np.random.Generator) -> Tensor:
         """What stands for a row's sound: features, or mels where the encoder learns."""
         if stage.trains != "ear":
-            return masked(_features(row, row.question_features), stage.masked, rng)
+            return masked(self._restyled(row, "question_features", kind, stage, rng), stage.masked, rng)
         if self.hear is None:
             raise OmniError(f"the stage {stage.name!r} trains the audio encoder, and none was given")
         return self.hear(row, rng if rng.random() < stage.masked else None)
@@ -131,12 +133,13 @@ class Mixture:
             return self.encode_row(row)
         return replace(self.encode_row(replace(row, question_audio=None)), question_audio=row.question_audio)
 
-    def _restyled(self, features: Tensor, kind: Kind, stage: Stage, rng: np.random.Generator) -> Tensor:
-        """A picture's `features`, in a share of the cases in the manner of another's."""
+    def _restyled(self, row: Row, which: Which, kind: Kind, stage: Stage, rng: np.random.Generator) -> Tensor:
+        """The features of a row's sound or picture, in a share of the cases in the manner of another row's."""
+        features = _features(row, getattr(row, which))
         if not stage.restyled or rng.random() >= stage.restyled:
             return features
         other = self._encoded(self.source.draw(kind, stage, rng), kind)
-        return restyled(features, _features(other, other.picture_features), rng)
+        return restyled(features, _features(other, getattr(other, which)), rng)
 
     def _past(self, row: Row, stage: Stage, rng: np.random.Generator) -> list[tuple[list[int], list[int]]]:
         """What was said before a question: the turn it follows up, or at times another, of no concern to it."""
@@ -193,7 +196,8 @@ def masked(features: Tensor, share: float, rng: np.random.Generator) -> Tensor:
 def restyled(features: Tensor, other: Tensor, rng: np.random.Generator) -> Tensor:
     """Features (T, width) whose mean and deviation in each channel move towards those of `other` (any length, width).
 
-    The hand that draws shows in these statistics (MixStyle, Zhou et al., arXiv 2104.02008), what it shows in the rest.
+    The hand that draws and the voice that speaks show in these statistics (MixStyle, Zhou et al., arXiv 2104.02008),
+    what is drawn or said in the rest.
     Up to half of the way, most often a little or half: the paper's beta distribution.
     """
     share = float(rng.beta(MIXED, MIXED)) / 2

@@ -68,8 +68,11 @@ class Stage:
     sentences      share of rows of a task's first kind, where it takes two (what is transcribed, what is read)
     masked, loose  shares of the sounds that lose some frames (for an ear in training: are disguised), of the typed
                    questions that are put loosely
-    restyled       share of the pictures that take on something of another's manner (see `mixture`)
+    restyled       share of the pictures, and of the sounds unless the ear learns, that take on something of another's
+                   manner (see `mixture`)
     remembered     share of the questions that come behind an earlier turn, about something else
+    averaged       share of the steps, the last ones, of whose weights the mean comes out (stochastic weight averaging,
+                   Izmailov et al., arXiv 1803.05407)
     """
 
     name: str
@@ -86,6 +89,7 @@ class Stage:
     loose: float = 0.5
     restyled: float = 0.0
     remembered: float = 0.0
+    averaged: float = 0.0
 
     def abilities(self) -> frozenset[str]:
         """What a model can do that learned this."""
