@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from duplex import CAPITAL, ORDER, WEEK, Known
 
+from omni2.answer import Chunk
 from omni2.duplex.events import Ducked, Interrupted, TurnStarted
+from omni2.duplex.turns import LONG
 from omni2.eval import duplex
 from omni2.eval.duplex import KEYS, TURNS, Result, Scene, play, scenes, table
 from omni2.eval.rooms import Log
@@ -77,3 +79,12 @@ def test_taking_over_in_a_pause_and_losing_samples_are_noticed() -> None:
     stop = Scene("order, clean", scene.track, 1.0, 2.0, stops=True)
     held = Result(stop, Log([(2.1, Ducked(5)), (2.4, Interrupted(5, "", "command"))]))
     assert held.silence == pytest.approx(0.1)
+
+
+def test_an_answer_is_due_after_the_longest_wait_for_more() -> None:
+    asked = Scene("question", np.zeros(48_000, np.float32), 0.0, 1.0)
+    sound = Chunk(np.ones(100, np.float32), "")
+    late, missed = (Result(asked, Log([(1.0 + LONG + wait, sound)])) for wait in (0.2, 0.7))
+    assert late.is_right
+    assert not missed.is_right
+    assert {one.key: one.value for one in table([late, missed]).figures}["duplex.turn"] == 50

@@ -145,6 +145,19 @@ def int8(
     _tell(precision.run(exact, fast, asked), as_json, None, wrong)
 
 
+@evaluate.command()
+@plain_errors
+def hearing(
+    model: Model = "nano", limit: Limit = None, first: First = False, as_json: Json = False, device: Device = "cpu"
+) -> None:
+    """How surely it answers: nats of the right answers, and how many greedy decoding would give; in float32."""
+    from omni2.eval import hearing
+    from omni2.train.data.questions import FIRST, TOPICS, corpus
+
+    loaded = _load(model, device, "float32")
+    _tell(hearing.run(loaded, corpus(FIRST if first else TOPICS), limit or 600), as_json, None, False)
+
+
 def _run(
     name: str,
     model: str,

@@ -22,6 +22,7 @@ from omni2.audio import SAMPLE_RATE
 from omni2.duplex.events import Ducked, Interrupted, Policy, Resumed, TurnStarted
 from omni2.duplex.heard import Memory
 from omni2.duplex.session import Session
+from omni2.duplex.turns import LONG
 from omni2.eval.asking import Wave, each, spoken
 from omni2.eval.interruption import TALKERS, everyday
 from omni2.eval.report import Figure, Table, by, share
@@ -36,7 +37,8 @@ from omni2.train.data.voices import ANSWER, RESERVED
 LEAD, TAIL = 0.6, 2.0  # seconds before what a scene is about, and after
 SPEECH = 12.0  # seconds that an answer lasts
 AT = 3.0  # seconds into the answer at which somebody speaks
-LATE = 1.5  # seconds behind an order or a question until which a stop or an answer is due to it
+LATE = 1.5  # seconds behind an order until which a stop is due to it
+DUE = LONG + 0.5  # seconds behind a question until which an answer is due: the longest wait for more, and its work
 PAUSES = (0.5, 1.2)  # seconds within a question
 TURNS = 4  # scenes of a question for one of another kind
 NODS = ("Uh-huh.", "Right.", "Okay.", "Yeah.", "I see.", "Mm-hmm.")
@@ -103,7 +105,7 @@ class Result:
         """Whether it did what it should."""
         scene = self.scene
         if scene.stops is None:
-            soon = self.answered is not None and self.answered <= LATE
+            soon = self.answered is not None and self.answered <= DUE
             return not self.took_over if scene.pause else soon
         if not scene.stops:
             return self.stopped is None
@@ -301,9 +303,7 @@ def _figures(kind: str, ones: Sequence[Result]) -> list[Figure]:
     key = "duplex." + KEYS[kind]
     n, scene = len(ones), ones[0].scene
     if scene.stops is None and kind == "question":
-        taken = [
-            one.answered for one in ones if one.answered is not None and one.answered <= LATE and not one.took_over
-        ]
+        taken = [one.answered for one in ones if one.answered is not None and one.is_right and not one.took_over]
         figures = [Figure(key, "smooth turn taking: takeover", 100 * len(taken) / n, "%", n)]
         if taken:
             figures.append(Figure(f"{key}.latency", "… latency, median", median(taken), "s", len(taken)))
