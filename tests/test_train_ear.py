@@ -81,6 +81,19 @@ def test_only_the_ear_learns_and_the_model_keeps_it(tmp_path: Path):
     assert all(moved)
 
 
+def test_an_ear_ends_in_the_mean_of_its_last_weights(tmp_path: Path):
+    write(tmp_path / "data", sounding())
+    stage = replace(HEAR, floor=1.0)  # its third step is the same however many there are
+    stages = {"third": replace(stage, steps=3), "last": stage, "mean": replace(stage, averaged=0.5)}
+    ears = [
+        OmniModel.from_pretrained(run(plan(tmp_path, name, (one,)))).bundle.audio_encoder
+        for name, one in stages.items()
+    ]
+    for a, b, mean in zip(*(ear.parameters() for ear in ears), strict=True):
+        assert not torch.equal(a, b)
+        torch.testing.assert_close(mean, (a + b) / 2)
+
+
 def test_a_stage_for_the_ear_goes_on_where_it_was_stopped(tmp_path: Path):
     write(tmp_path / "data", sounding())
     whole = run(plan(tmp_path, "whole", (HEAR,), save_every=2))

@@ -254,13 +254,16 @@ def test_kill_minus_nine_leaves_no_process_though_interrupts_are_ignored(tmp_pat
 
 
 @pytest.mark.slow
-def test_processes_that_learn_alone_end_with_the_mean_of_their_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("averaged", [0.0, 0.5])  # of the last weights, or of their means over the last steps
+def test_processes_that_learn_alone_end_with_the_mean_of_their_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, averaged: float
+):
     class Second(Feed):
         def __init__(self, mixture, stage, index, part, training) -> None:
             super().__init__(mixture, stage, index, 1, training)
 
     write(tmp_path / "data", rows(("a dog ran",)))
-    seldom = {"stages": STAGES[:1], "save_every": 100, "evaluate_every": 100}
+    seldom = {"stages": [replace(STAGES[0], averaged=averaged)], "save_every": 100, "evaluate_every": 100}
     torch.set_num_threads(1)  # as the two processes have: sums in another order are other sums
     run(plan(tmp_path, "both", parts=2, average_every=100, **seldom), processes=2)
     run(plan(tmp_path, "first", **seldom))
