@@ -1,5 +1,6 @@
 """Pictures to learn from: what is said about them, how they are drawn and imagined, shards, and their evaluation."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -279,6 +280,22 @@ def test_questions_are_spoken_once_for_many_pictures(eye: None, monkeypatch: pyt
     assert all(row.question_features.shape[1] == HEARD and row.question_seconds > 0 for row in spoken)
     assert all(row.voice == "" and row.question_seconds == 0 for row in rows if row.question_features is None)
     assert len({(row.question_text, row.question_features.data_ptr()) for row in spoken}) == len(said) < len(spoken)
+
+
+def test_pictures_are_shown_to_the_models_own_eye(lite: Lite, eye: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from omni2.train.data import encode
+
+    torch.manual_seed(1)
+    own = EfficientNet().eval()
+    monkeypatch.setattr(encode, "load_bundle", lambda name: replace(tiny_bundle(), vision_encoder=own))
+    monkeypatch.setattr(pictures, "IMAGINED", 0)
+    encode.load_parts.cache_clear()
+    shown = pictures._shown("one", Encode("toy"))
+    encode.load_parts.cache_clear()
+    assert torch.equal(
+        shown.features, pictures.show(replace(lite, encoder=own), pictures.row_generator(0, "one")).features
+    )
+    assert not torch.equal(shown.features, pictures._shown("one", None).features)
 
 
 def test_the_command_makes_pictures(eye: None, tmp_path: Path) -> None:

@@ -187,6 +187,28 @@ def codec(
 
 @train.command()
 @plain_errors
+def eye(
+    out: Annotated[Path, typer.Argument(help="the folder for the run, and for the model in its folder `model`")],
+    start: From = "nano",
+    steps: int = 1500,
+    batch: Batch = None,
+    rate: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
+    save_every: SaveEvery = 50,
+    seed: int = 0,
+    threads: int = 2,
+) -> None:
+    """Train the eye of nano, or of a model trained like it, on drawings by many artists."""
+    from omni2.train.eye import EyeTraining
+    from omni2.train.nano import make_eye
+
+    given = {"batch": batch, "learning_rate": rate}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    training = EyeTraining(steps=steps, save_every=save_every, seed=seed, **chosen)
+    typer.echo(f"the trained model is in {make_eye(start, out, training, threads)}")
+
+
+@train.command()
+@plain_errors
 def turns(out: Path | None = None, count: int = 12_000, steps: int = 1200) -> None:
     """Train the network that hears whether a turn is finished, on COUNT questions, half of them broken off."""
     from omni2.duplex.finished import WEIGHTS

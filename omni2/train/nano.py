@@ -16,11 +16,13 @@ from torch import nn
 from omni2.bundle import CODEC, ENCODERS, MODEL, Bundle, load, save
 from omni2.codec.istft import IstftCodec, IstftConfig
 from omni2.config import ModelConfig
+from omni2.efficientnet import EfficientNet
 from omni2.errors import InputError, OmniError
 from omni2.hub import load_bundle
 from omni2.model import OmniLM
 from omni2.pickles import load_pickle
 from omni2.tokens import NANO, TokenLayout
+from omni2.train import fit
 from omni2.train.codec_loop import CodecTraining, train_codec
 from omni2.train.data.questions import corpus, unknown
 from omni2.train.data.sentences import definitions, shuffled
@@ -29,6 +31,7 @@ from omni2.train.data.store import shards
 from omni2.train.decoder_loop import DecoderTraining, train_decoder
 from omni2.train.efficientnet_weights import load_lite
 from omni2.train.encoder import load_tiny
+from omni2.train.eye import EyeTraining, train_eye
 from omni2.train.vocabulary import train_tokenizer
 from omni2.weights import read_into
 
@@ -102,6 +105,20 @@ def make_decoder(shop: Workshop, start: str, training: DecoderTraining, threads:
     train_decoder(load_speech(shop.speech), shop.codec, codec, training)
 
 
+def make_eye(start: str, out: Path, training: EyeTraining, threads: int) -> Path:
+    """Train the eye of the model `start` further; the folder of the model with it.
+
+    Raises InputError: it has another eye than nano's; OmniError as `train_eye`.
+    """
+    torch.set_num_threads(threads)
+    bundle = load_bundle(start)
+    if not isinstance(bundle.vision_encoder, EfficientNet):
+        raise InputError(f"the eye of {start} cannot be trained here, only that of nano and models trained like it")
+    trained = train_eye(bundle.vision_encoder, out, training)
+    save(replace(bundle, vision_encoder=trained), out / fit.MODEL, torch.float32)
+    return out / fit.MODEL
+
+
 def trained_codec(shop: Workshop) -> IstftCodec:
     """The codec as far as it is trained, with its better decoder if there is one.
 
@@ -172,8 +189,8 @@ def recast(lm: OmniLM, **sizes: int) -> OmniLM:
 
 
 def blend(model: Bundle, other: Bundle, share: float) -> Bundle:
-    """`model`, its language model and audio encoder moved by `share`, from 0 to 1, towards those of `other` that they
-    were trained from.
+    """`model`, its language model and encoders moved by `share`, from 0 to 1, towards those of `other` that they were
+    trained from.
 
     What training took too far comes back, most of what it taught stays (Wortsman et al., arXiv 2109.01903).  Weights
     that `other` does not have in that shape stay as they are.  Raises InputError for another share.
@@ -181,8 +198,12 @@ def blend(model: Bundle, other: Bundle, share: float) -> Bundle:
     if not 0 <= share <= 1:
         raise InputError(f"a share lies between 0 and 1, not {share}")
     _move(model.trainable(), other.trainable(), share)
-    if isinstance(model.audio_encoder, nn.Module) and isinstance(other.audio_encoder, nn.Module):
-        _move(model.audio_encoder, other.audio_encoder, share)
+    for mine, before in (
+        (model.audio_encoder, other.audio_encoder),
+        (model.vision_encoder, other.vision_encoder),
+    ):
+        if isinstance(mine, nn.Module) and isinstance(before, nn.Module):
+            _move(mine, before, share)
     return model
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omni2.efficientnet import lite_pixels
+from omni2.efficientnet import EfficientNet, lite_pixels
 from omni2.train.data.artists import ARTISTS
 from omni2.train.data.drawings import draw_any
-from omni2.train.data.encode import Encode
+from omni2.train.data.encode import Encode, load_parts
 from omni2.train.data.imagined import imagine_any
 from omni2.train.data.schema import Row
 from omni2.train.data.speak import Speak, row_generator
@@ -60,7 +60,8 @@ def rows(count: int, seed: int = 0) -> Iterator[Row]:
 class Ask:
     """The step that gives a row of `rows` its picture, a question about it (none: a caption) and the answer.
 
-    Every question is typed; with `speak` and `encode` some are spoken too, and come with their features.
+    Every question is typed; with `speak` and `encode` some are spoken too, and come with their features.  The eye is
+    that of the model which `encode` names, if it has one of this kind.
     What a row becomes depends on its key alone.
     """
 
@@ -70,7 +71,7 @@ class Ask:
     def __call__(self, row: Row) -> Row:
         """`row`, complete but for its answer's sound."""
         picture, _, turn = row.key.partition("#")
-        shown, rng = _shown(picture), row_generator(0, row.key)
+        shown, rng = _shown(picture, self.encode), row_generator(0, row.key)
         topic = topics(shown.scene, row_generator(1, picture), QUESTIONS)[int(turn)]
         question, answer = ask(shown.scene, topic, rng)
         row = replace(
@@ -95,8 +96,12 @@ class Ask:
 
 
 @lru_cache(maxsize=4)  # the questions about a picture follow each other
-def _shown(key: str) -> Shown:
-    return show(load_lite(), row_generator(0, key))
+def _shown(key: str, encode: Encode | None) -> Shown:
+    lite = load_lite()
+    eye = load_parts(encode.model, encode.codec).vision_encoder if encode is not None else None
+    if isinstance(eye, EfficientNet):  # a model's own, which may have been trained further
+        lite = replace(lite, encoder=eye)
+    return show(lite, row_generator(0, key))
 
 
 @lru_cache(maxsize=4000)  # about 70 kB each

@@ -1,0 +1,132 @@
+"""Training of the embedded eye on drawings: it comes to know a thing by whichever hand drew it.
+
+EfficientNet learned photographs.  Here three linear heads over its features name what is drawn anew for every step, its
+colour and its number; they teach the eye and are left behind.  What sees through it has to learn its new features
+(`omni2 data pictures --model …`, `omni2 train nano --stage see`).
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from omni2.efficientnet import WIDTH, EfficientNet, lite_pixels
+from omni2.train.data.artists import ARTISTS
+from omni2.train.data.drawings import draw_any
+from omni2.train.data.things import COLOURS, NUMBERS, Scene, things
+from omni2.train.run import cosine_rate, cut_log, load_state, log_row, save_state, set_rate
+
+STATE, LOG = "eye.pt", "eye.jsonl"
+FROZEN = 5  # blocks: edges and textures are the same in drawings, and cost most of the time
+HEADS = 4  # times the rate of the eye, which has less to learn
+UNSURE = 0.1  # of the probability goes to all other names (label smoothing)
+NONE = -100  # what cross_entropy leaves out
+
+
+@dataclass(frozen=True)
+class EyeTraining:
+    """Options of one training run: a step takes `batch` pictures; the rate rises, then falls along a cosine.
+
+    `beside` is what colour and number count in the loss, each, beside the name.
+    """
+
+    steps: int = 1500
+    batch: int = 32
+    learning_rate: float = 5e-4
+    warmup: int = 50
+    beside: float = 0.3
+    seed: int = 0
+    save_every: int = 50
+    log_every: int = 10
+
+
+class Heads(nn.Module):
+    """What is in a picture, from its features: the name, the colour, the number."""
+
+    def __init__(self, names: int) -> None:
+        super().__init__()
+        self.name, self.colour = nn.Linear(WIDTH, names), nn.Linear(WIDTH, len(COLOURS))
+        self.number = nn.Linear(2 * WIDTH, len(NUMBERS))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features (B, 50, 1280) of `EfficientNet` → logits (B, names), (B, colours), (B, numbers)."""
+        mean, patches = features[:, 0], features[:, 1:]
+        return self.name(mean), self.colour(mean), self.number(torch.cat([mean, patches.amax(1)], 1))
+
+
+class EyeRun:
+    """Everything that one training run changes."""
+
+    def __init__(self, eye: EfficientNet, training: EyeTraining) -> None:
+        torch.manual_seed(training.seed)
+        self.eye, self.training = eye, training
+        self.names = {name: i for i, name in enumerate(sorted({thing.name for thing in things()}))}
+        self.heads = Heads(len(self.names))
+        eye.requires_grad_(True)
+        for part in (eye.stem, *eye.blocks[:FROZEN]):
+            part.requires_grad_(False)
+        learning = [weight for weight in eye.parameters() if weight.requires_grad]
+        self.weights = [*learning, *self.heads.parameters()]
+        groups = [{"params": learning}, {"params": list(self.heads.parameters())}]
+        self.optimiser = torch.optim.AdamW(groups, training.learning_rate, weight_decay=0.02)
+
+    def step(self, step: int, pixels: Tensor, scenes: list[Scene]) -> dict[str, float]:
+        """Learn from pictures (B, 3, 224, 224) → the loss, and the shares of names, colours and numbers known."""
+        training = self.training
+        set_rate(self.optimiser, cosine_rate(step, training.steps, training.learning_rate, training.warmup))
+        self.optimiser.param_groups[1]["lr"] *= HEADS
+        truth = {
+            "name": torch.tensor([self.names[scene.name] for scene in scenes]),
+            "colour": torch.tensor([COLOURS.index(scene.colour) if scene.colour else NONE for scene in scenes]),
+            "number": torch.tensor([scene.count for scene in scenes]),
+        }
+        said = dict(zip(truth, self.heads(self.eye(pixels)), strict=True))
+        loss = F.cross_entropy(said["name"], truth["name"], label_smoothing=UNSURE)
+        for part in ("colour", "number"):
+            wrong = F.cross_entropy(said[part], truth[part], reduction="sum", ignore_index=NONE)
+            loss = loss + training.beside * wrong / (truth[part] != NONE).sum().clamp(min=1)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.weights, 2.0)
+        self.optimiser.step()
+        known = {part: (said[part].argmax(1) == truth[part])[truth[part] != NONE].float().mean() for part in truth}
+        return {"loss": loss.item()} | {part: share.item() for part, share in known.items()}
+
+    def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        """What holds the run's state, by the names that a checkpoint has for it."""
+        return {"eye": self.eye, "heads": self.heads, "optimiser": self.optimiser}
+
+
+def train_eye(eye: EfficientNet, folder: Path, training: EyeTraining) -> EfficientNet:
+    """Train `eye`, in place; `folder` gets `eye.pt` (resumed from when there) and `eye.jsonl`.
+
+    Raises OmniError: the drawings of an artist are not installed.
+    """
+    run = EyeRun(eye.train(), training)
+    folder.mkdir(parents=True, exist_ok=True)
+    saved, began = load_state(folder / STATE), time.monotonic()
+    first = 0 if saved is None else saved["step"]
+    for name, part in run.parts().items():
+        if saved is not None:
+            part.load_state_dict(saved[name])
+    cut_log(folder / LOG, lambda row: row["step"] < first)
+    for step in track(range(first, training.steps), description="eye", total=training.steps, completed=first):
+        row = run.step(step, *batch(training, step))
+        if step % training.log_every == 0:
+            log_row(folder / LOG, row | {"step": step, "seconds": time.monotonic() - began})
+        if (step + 1) % training.save_every == 0 or step + 1 == training.steps:
+            state = {name: part.state_dict() for name, part in run.parts().items()}
+            save_state(state | {"step": step + 1}, folder / STATE)
+    return eye.requires_grad_(False).eval()
+
+
+def batch(training: EyeTraining, step: int) -> tuple[Tensor, list[Scene]]:
+    """Pictures (batch, 3, 224, 224) by all artists evenly, and what they show, drawn from (seed, step)."""
+    rng = np.random.default_rng((training.seed, step))
+    drawn = [draw_any(rng, ARTISTS[rng.integers(len(ARTISTS))]) for _ in range(training.batch)]
+    return torch.stack([lite_pixels(picture) for picture, _ in drawn]), [scene for _, scene in drawn]
