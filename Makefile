@@ -50,8 +50,8 @@ assets: $(VENV)/.dev
 	$(OMNI2) data check runs/data/*
 	$(OMNI2) train nano --vision efficientnet $(TRAINING)
 	$(OMNI2) train eye runs/eye --from runs/lm/model
-	$(OMNI2) data pictures runs/seen --count 2400 --seed 1 --model runs/eye/model
-	$(OMNI2) train nano --runs runs/seeing --from runs/eye/model --data runs/seen --stage see --steps 0,0,0,0,1800
+	$(OMNI2) data pictures runs/seen --typed --count 7000 --seed 1 --model runs/eye/model
+	$(OMNI2) train nano --runs runs/seeing --from runs/eye/model --data runs/seen --stage see --steps 0,0,0,0,400
 	$(OMNI2) train assets --runs runs/seeing
 	$(OMNI2) train turns
 	$(OMNI2) data interruption runs/overheard --count 32500 --model nano

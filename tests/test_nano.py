@@ -104,7 +104,7 @@ def test_it_stops_when_told_to_and_at_nothing_else(model: OmniModel):
 def test_it_names_many_drawings_of_an_artist_it_never_saw(model: OmniModel):
     named = [one.is_right for one in vision.run(model, vision.cases(40)) if one.case.kind == "name"]
     assert len(named) == 40
-    assert sum(named) > 10  # by chance not one: there are 305 names
+    assert sum(named) > 24  # by chance not one: there are 305 names
 
 
 @pytest.mark.slow
