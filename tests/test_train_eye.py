@@ -63,6 +63,12 @@ def test_what_is_drawn_is_learned() -> None:
     assert np.mean([row["colour"] for row in rows[-5:]]) > 0.9
 
 
+def test_pictures_whose_colours_nobody_asks_for_teach_the_rest() -> None:
+    row = EyeRun(fresh(), OPTIONS).step(0, torch.zeros(2, 3, 224, 224), [SHOWN[2]] * 2)
+    assert set(row) == {"loss", "name", "number"}
+    assert np.isfinite(list(row.values())).all()
+
+
 def test_batches_are_drawn_from_seed_and_step() -> None:
     pixels, scenes = batch(OPTIONS, 3)
     assert pixels.shape == (4, 3, 224, 224)
@@ -100,7 +106,7 @@ def test_the_command_trains_the_eye_of_a_model_and_blends_it(tmp_path: Path) -> 
     bundle = tiny_bundle()
     lm = OmniLM(replace(bundle.lm.config, vision_adapter_dim=WIDTH), bundle.lm.layout).eval()
     save(replace(bundle, lm=lm, vision_encoder=fresh()), tmp_path / "toy", torch.float32)
-    options = ["--from", str(tmp_path / "toy"), "--steps", "2", "--batch", "2"]
+    options = ["--from", str(tmp_path / "toy"), "--steps", "2", "--batch", "2", "--rate", "0.1"]
     done = CliRunner().invoke(commands, ["eye", str(tmp_path / "out"), *options])
     assert done.exit_code == 0, done.output
     paths = [str(tmp_path / "out" / "model"), str(tmp_path / "toy"), str(tmp_path / "blend")]

@@ -1,7 +1,7 @@
 """How surely questions are answered: nats of the right answer, and whether greedy decoding would give just that.
 
-Nothing is decoded: the model reads the right answer and tells at each token how likely it was.  A thousand questions,
-once they are sounds, take no minute, and models whose shares of right answers are as good as equal differ in nats.
+Nothing is decoded: the model reads the right answer and tells at each token how likely it was.  That is quick, and
+models whose shares of right answers are as good as equal differ in nats.
 """
 
 from collections.abc import Sequence

@@ -24,7 +24,7 @@ from omni2.train.run import cosine_rate, cut_log, load_state, log_row, save_stat
 STATE, LOG = "eye.pt", "eye.jsonl"
 FROZEN = 5  # blocks: edges and textures are the same in drawings, and cost most of the time
 HEADS = 4  # times the rate of the eye, which has less to learn
-UNSURE = 0.1  # of the probability goes to all other names (label smoothing)
+UNSURE = 0.1  # of the probability is spread over all names (label smoothing)
 NONE = -100  # what cross_entropy leaves out
 
 
@@ -76,7 +76,7 @@ class EyeRun:
         self.optimiser = torch.optim.AdamW(groups, training.learning_rate, weight_decay=0.02)
 
     def step(self, step: int, pixels: Tensor, scenes: list[Scene]) -> dict[str, float]:
-        """Learn from pictures (B, 3, 224, 224) → the loss, and the shares of names, colours and numbers known."""
+        """Learn from pictures (B, 3, 224, 224) → the loss, and the shares known of names, colours (if any), numbers."""
         training = self.training
         set_rate(self.optimiser, cosine_rate(step, training.steps, training.learning_rate, training.warmup))
         self.optimiser.param_groups[1]["lr"] *= HEADS
@@ -94,8 +94,10 @@ class EyeRun:
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.weights, 2.0)
         self.optimiser.step()
-        known = {part: (said[part].argmax(1) == truth[part])[truth[part] != NONE].float().mean() for part in truth}
-        return {"loss": loss.item()} | {part: share.item() for part, share in known.items()}
+        known = {part: (said[part].argmax(1) == truth[part])[truth[part] != NONE] for part in truth}
+        return {"loss": loss.item()} | {
+            part: right.float().mean().item() for part, right in known.items() if len(right)
+        }
 
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """What holds the run's state, by the names that a checkpoint has for it."""
