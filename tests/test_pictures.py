@@ -53,8 +53,12 @@ def lite() -> Lite:
     return Lite(EfficientNet().eval(), classifier, torch.zeros(320), torch.ones(320))
 
 
-def square(code: int = 0) -> Image.Image:
+def square() -> Image.Image:
     return Image.new("RGBA", (100, 80), (220, 30, 30, 255))
+
+
+def painter(drawing: artists.Drawing, photographs: bool = False) -> artists.Artist:
+    return artists.Artist("somebody", "CC0-1.0", lambda thing: [drawing], photographs)
 
 
 def test_the_list_of_things() -> None:
@@ -172,7 +176,7 @@ def test_only_what_is_painted_so_has_the_colour() -> None:
     sprite.paste((250, 250, 250, 255), (0, 5, 10, 10))
     assert {colour for colour in COLOURS if drawings.shows(sprite, colour)} == {"green", "white"}
     tree = next(thing for thing in things() if thing.name == "tree")
-    _, scene = drawings.draw(tree, 1, RNG(0), lambda code: Image.new("RGBA", (60, 60), (40, 60, 220, 255)))
+    _, scene = drawings.draw(tree, 1, RNG(0), painter(lambda: Image.new("RGBA", (60, 60), (40, 60, 220, 255))))
     assert scene.colour is None  # blue trees are not asked about
     for colour, hue in drawings.HUES.items():
         assert drawings.shows(Image.new("RGBA", (9, 9), f"hsv({hue}, 80%, 90%)"), colour), colour
@@ -180,12 +184,31 @@ def test_only_what_is_painted_so_has_the_colour() -> None:
 
 def test_drawings_are_what_the_scene_says() -> None:
     balloon = next(thing for thing in things() if thing.name == "balloon")
-    drawn = [drawings.draw(balloon, 2, RNG(seed), square) for seed in range(30)]
-    again = [drawings.draw(balloon, 2, RNG(seed), square) for seed in range(30)]
+    drawn = [drawings.draw(balloon, 2, RNG(seed), painter(square)) for seed in range(30)]
+    again = [drawings.draw(balloon, 2, RNG(seed), painter(square)) for seed in range(30)]
     assert all(np.array_equal(a, b) and s == t for (a, s), (b, t) in zip(drawn, again, strict=True))
     assert {picture.size for picture, _ in drawn} == {(224, 224)}
     assert {scene.count for _, scene in drawn} == {2}
     assert len({scene.colour for _, scene in drawn}) > 4
+
+
+def test_photographs_are_not_painted_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    apple = next(thing for thing in things() if thing.name == "apple")
+    monkeypatch.setattr(drawings, "_worn", lambda picture, rng: picture)
+
+    def kept(photographs: bool) -> float:
+        shown = [drawings.draw(apple, 1, RNG(seed), painter(square, photographs))[0] for seed in range(20)]
+        return float(np.mean([(np.asarray(one) == (220, 30, 30)).all(-1).sum() > 2000 for one in shown]))
+
+    assert kept(photographs=True) == 1
+    assert kept(photographs=False) < 0.3
+
+
+def test_dead_leaves_are_large_and_small() -> None:
+    levels = np.asarray(drawings._leaves(np.full(3, 128.0), 40.0, RNG(0)), dtype=float).mean(-1)
+    assert levels.shape == (224, 224)
+    near, far = (np.abs(levels[:, step:] - levels[:, :-step]).mean() for step in (1, 40))
+    assert 3 * near < far
 
 
 def test_imagined_features_are_seen_as_their_class(lite: Lite) -> None:

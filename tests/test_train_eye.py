@@ -1,4 +1,4 @@
-"""The eye learns drawings, late layers alone, goes on where it was stopped, and is told by the model that has it."""
+"""The eye learns drawings, late layers alone, remembers photographs, and goes on where it was stopped."""
 
 import json
 from dataclasses import replace
@@ -19,8 +19,9 @@ from omni2.model import OmniLM
 from omni2.train import eye
 from omni2.train.cli import train as commands
 from omni2.train.data.artists import Artist
-from omni2.train.data.things import Scene
-from omni2.train.eye import FROZEN, LOG, STATE, EyeRun, EyeTraining, batch, train_eye
+from omni2.train.data.things import Scene, classes
+from omni2.train.efficientnet_weights import Lite
+from omni2.train.eye import FROZEN, LOG, STATE, Drawn, EyeRun, EyeTraining, batch, train_eye
 from omni2.train.run import load_state
 
 OPTIONS = EyeTraining(steps=4, batch=4, warmup=1, save_every=2, log_every=1)
@@ -37,6 +38,12 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
         return Image.fromarray((90 * which + noise).astype(np.uint8)), SHOWN[which]
 
     monkeypatch.setattr(eye, "draw_any", draw)
+    monkeypatch.setattr(eye, "load_lite", lite)
+
+
+def lite() -> Lite:
+    torch.manual_seed(0)
+    return Lite(fresh(), torch.nn.Linear(WIDTH, 1000).requires_grad_(False), torch.zeros(320), torch.ones(320))
 
 
 def fresh() -> EfficientNet:
@@ -54,9 +61,9 @@ def test_late_layers_learn_and_early_ones_stay(tmp_path: Path) -> None:
 
 
 def test_what_is_drawn_is_learned() -> None:
-    training = replace(OPTIONS, steps=30, batch=8, learning_rate=5e-4)
-    run = EyeRun(fresh(), training)
-    rows = [run.step(step, *batch(training, step)) for step in range(training.steps)]
+    training = replace(OPTIONS, steps=36, batch=8, learning_rate=2e-4, photographs=0.0)
+    run = EyeRun(fresh(), training, lite())
+    rows = [run.step(step, batch(training, step)) for step in range(training.steps)]
     assert rows[-1]["loss"] < rows[0]["loss"] / 2
     assert np.mean([row["name"] for row in rows[-5:]]) > 0.9
     assert np.mean([row["number"] for row in rows[-5:]]) > 0.9
@@ -64,18 +71,57 @@ def test_what_is_drawn_is_learned() -> None:
 
 
 def test_pictures_whose_colours_nobody_asks_for_teach_the_rest() -> None:
-    row = EyeRun(fresh(), OPTIONS).step(0, torch.zeros(2, 3, 224, 224), [SHOWN[2]] * 2)
+    drawn = Drawn(torch.zeros(2, 3, 224, 224), [SHOWN[2]] * 2, torch.zeros(2, dtype=torch.bool))
+    row = EyeRun(fresh(), OPTIONS, lite()).step(0, drawn)
     assert set(row) == {"loss", "name", "number"}
     assert np.isfinite(list(row.values())).all()
 
 
 def test_batches_are_drawn_from_seed_and_step() -> None:
-    pixels, scenes = batch(OPTIONS, 3)
-    assert pixels.shape == (4, 3, 224, 224)
-    assert len(scenes) == 4
-    assert torch.equal(pixels, batch(OPTIONS, 3)[0])
-    assert not torch.equal(pixels, batch(OPTIONS, 2)[0])
-    assert not torch.equal(pixels, batch(replace(OPTIONS, seed=1), 3)[0])
+    drawn = batch(replace(OPTIONS, batch=40), 3)
+    assert drawn.pixels.shape == (40, 3, 224, 224)
+    assert len(drawn.scenes) == 40
+    assert 0 < drawn.photographs.sum() < 20  # one of eleven artists took photographs
+    pixels = batch(OPTIONS, 3).pixels
+    assert torch.equal(pixels, batch(OPTIONS, 3).pixels)
+    assert not torch.equal(pixels, batch(OPTIONS, 2).pixels)
+    assert not torch.equal(pixels, batch(replace(OPTIONS, seed=1), 3).pixels)
+
+
+def drawn_apples(photographs: bool) -> Drawn:
+    pixels = torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    return Drawn(pixels, [SHOWN[0]] * 4, torch.full((4,), photographs))
+
+
+def test_drawings_are_to_be_seen_as_imagenet_sees_the_thing() -> None:
+    known, drawn = dict(classes()), drawn_apples(photographs=False)
+    run = EyeRun(fresh(), OPTIONS, lite())
+    scores = lite().classifier(run.eye(drawn.pixels)[:, 0]).softmax(-1)
+    names = torch.full((4,), run.names["apple"])
+    (loss,) = run.memory.losses(run.eye(drawn.pixels), drawn, names)
+    torch.testing.assert_close(loss, -scores[:, known["apple"]].sum(-1).log().mean())
+    assert "bread" not in known
+    assert run.memory.losses(run.eye(drawn.pixels), drawn, torch.full((4,), run.names["bread"])) == []
+
+
+def test_photographs_are_seen_as_before() -> None:
+    drawn = drawn_apples(photographs=True)
+    run = EyeRun(fresh(), OPTIONS, lite())
+    names = torch.full((4,), run.names["bread"])
+    (kept,) = run.memory.losses(run.eye(drawn.pixels), drawn, names)
+    torch.testing.assert_close(kept, torch.tensor(0.0), atol=1e-6, rtol=0)
+    features = run.eye(drawn.pixels).flip(1) * 2
+    (changed,) = run.memory.losses(features, drawn, names)
+    before, after = (lite().classifier(seen[:, 0]).log_softmax(-1) for seen in (run.eye(drawn.pixels), features))
+    torch.testing.assert_close(changed, (before.exp() * (before - after)).sum(-1).mean())
+
+
+def test_forgetting_counts_in_the_loss() -> None:
+    for drawn in (drawn_apples(photographs=False), drawn_apples(photographs=True)):
+        heedless, careful = (
+            EyeRun(fresh(), replace(OPTIONS, photographs=share), lite()).step(0, drawn)["loss"] for share in (0.0, 1.0)
+        )
+        assert careful > heedless + 1
 
 
 def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

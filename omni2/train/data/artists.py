@@ -1,10 +1,10 @@
-"""Who drew the emoji that a model learns to see from, and how one of them becomes a picture.
+"""Who drew what a model learns to see from, and how one of the drawings becomes a picture.
 
-    artist = ARTISTS[3]
-    if artist.drew(0x1F34E):
-        apple = artist.painter(0x1F34E)
+    for drawing in ARTISTS[3].drawings(apple):
+        drawing().show()
 
-Noto and EmojiOne are Debian packages, OpenMoji is a Python package, the others are npm packages below `NPM`.
+Noto, EmojiOne, Tux Paint's stamps and the Open Clip Art Library are Debian packages, OpenMoji is a Python package, the
+others are npm packages below `NPM`.
 """
 
 import io
@@ -21,6 +21,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from omni2.errors import OmniError
+from omni2.train.data.clipart import OPEN_CLIP_ART, TUX_PAINT, clipart
+from omni2.train.data.things import Thing
 
 NOTO = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")  # where Debian's fonts-noto-color-emoji puts it
 STRIKE = 109  # the only size of its bitmaps
@@ -30,17 +32,20 @@ SIZE = 160  # pixels of a picture that comes in other sizes
 NPM = Path("runs", "drawings", "node_modules")
 FLUENT_3D = "@lobehub/fluent-emoji-3d"
 
-Painter = Callable[[int], Image.Image]
+Drawing = Callable[[], Image.Image]  # RGBA, cut to what is painted
 
 
 @dataclass(frozen=True)
 class Artist:
-    """Who drew a set of emoji, under which terms, what paints one of them and says whether it is among them."""
+    """Who drew a set of things, under which terms, and what was drawn of each: nothing, one picture or several.
+
+    `photographs` are not to be painted over.
+    """
 
     name: str
     licence: str
-    painter: Painter
-    drew: Callable[[int], bool] = lambda code: True
+    drawings: Callable[[Thing], list[Drawing]]
+    photographs: bool = False
 
 
 @cache
@@ -186,18 +191,27 @@ def _font(font: Path, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(font), size)
 
 
+def _emoji(
+    name: str, licence: str, paint: Callable[[int], Image.Image], drew: Callable[[int], bool] = lambda code: True
+) -> Artist:
+    """Who drew emoji: what paints one by its code point, and whether it is among them."""
+    return Artist(name, licence, lambda thing: [partial(paint, code) for code in thing.codes if drew(code)])
+
+
 def _iconify(name: str, licence: str, collection: str) -> Artist:
-    return Artist(name, licence, partial(icon, collection=collection), partial(_in_icons, collection=collection))
+    return _emoji(name, licence, partial(icon, collection=collection), partial(_in_icons, collection=collection))
 
 
 ARTISTS = (
-    Artist("Noto Color Emoji", "Apache-2.0", noto),
-    Artist("OpenMoji", "CC-BY-SA-4.0", openmoji),
-    Artist("EmojiOne", "CC-BY-SA-4.0", emojione, _in_emojione),
+    _emoji("Noto Color Emoji", "Apache-2.0", noto),
+    _emoji("OpenMoji", "CC-BY-SA-4.0", openmoji),
+    _emoji("EmojiOne", "CC-BY-SA-4.0", emojione, _in_emojione),
     _iconify("Fluent Emoji", "MIT", "fluent-emoji"),
     _iconify("Fluent Emoji Flat", "MIT", "fluent-emoji-flat"),
     _iconify("Firefox OS Emoji", "Apache-2.0", "fxemoji"),
     _iconify("Noto Emoji (v1)", "Apache-2.0", "noto-v1"),
     _iconify("Emoji One (v1)", "CC-BY-SA-4.0", "emojione-v1"),
-    Artist("Fluent Emoji 3D", "MIT", fluent_3d, _in_fluent_3d),
+    _emoji("Fluent Emoji 3D", "MIT", fluent_3d, _in_fluent_3d),
+    Artist("Open Clip Art Library", "CC0-1.0", partial(clipart, collection=OPEN_CLIP_ART)),
+    Artist("Tux Paint stamps", "GPL-2.0-only", partial(clipart, collection=TUX_PAINT), photographs=True),
 )

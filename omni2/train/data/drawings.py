@@ -1,14 +1,13 @@
-"""Pictures drawn for training: emoji on many grounds, one or several, worn by what cameras do."""
+"""Pictures drawn for training: things on many grounds, one or several, worn by what cameras do."""
 
 import io
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageChops, ImageEnhance, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter
 
-from omni2.train.data.artists import Artist, Painter, noto
+from omni2.train.data.artists import Artist
 from omni2.train.data.things import HUES, Scene, Thing, recoloured, things
 
 SIDE = 224  # pixels, as the encoder takes them: no second resizing
@@ -19,14 +18,19 @@ RANGES = {  # degrees of hue that pass for a colour
 LARGEST = 0.3  # of what is painted has the colour that the thing is said to have
 
 
-def draw(thing: Thing, count: int, rng: np.random.Generator, painter: Painter = noto) -> tuple[Image.Image, Scene]:
-    """`count` (1 to 5) of `thing` on a drawn ground, 224 * 224 RGB, and what is to be seen."""
-    sprite = painter(int(rng.choice(thing.codes)))
+GROUNDS = {"white": 0.3, "grey": 0.1, "plain": 0.15, "gradient": 0.1, "patches": 0.15, "leaves": 0.2}  # how often
+
+
+def draw(thing: Thing, count: int, rng: np.random.Generator, artist: Artist) -> tuple[Image.Image, Scene]:
+    """`count` (1 to 5) of `thing`, which `artist` drew, on a drawn ground, 224 * 224 RGB, and what is to be seen."""
+    drawings = artist.drawings(thing)
+    sprite = drawings[rng.integers(len(drawings))]()
     colour = thing.colour if thing.colour is None or shows(sprite, thing.colour) else None
     if colour in HUES and thing.name in recoloured() and rng.random() < 0.6:
         turned = str(rng.choice(list(HUES)))
         sprite, colour = turn(sprite, HUES[turned] - HUES[colour]), turned
-    picture = arrange(_restyled(sprite, rng), count, _ground(rng), rng)
+    sprite = _mirrored(sprite, rng) if artist.photographs else _restyled(sprite, rng)
+    picture = arrange(sprite, count, _ground(rng), rng)
     return _worn(picture, rng), Scene(thing.name, thing.plural, count, colour)
 
 
@@ -63,17 +67,16 @@ def draw_any(rng: np.random.Generator, artist: Artist) -> tuple[Image.Image, Sce
     variant = variants[rng.integers(len(variants))]
     thing = variant[rng.integers(len(variant))]
     count = 1 if not thing.plural or rng.random() < 0.65 else int(rng.integers(2, 6))
-    return draw(thing, count, rng, artist.painter)
+    return draw(thing, count, rng, artist)
 
 
 @cache
 def _drawn_by(artist: Artist) -> dict[str, list[Thing]]:
-    """The things by name, with the code points that `artist` drew."""
+    """The things by name that `artist` drew."""
     found: dict[str, list[Thing]] = {}
     for thing in things():
-        codes = tuple(code for code in thing.codes if artist.drew(code))
-        if codes:
-            found.setdefault(thing.name, []).append(replace(thing, codes=codes))
+        if artist.drawings(thing):
+            found.setdefault(thing.name, []).append(thing)
     return found
 
 
@@ -86,10 +89,13 @@ def turn(sprite: Image.Image, degrees: float) -> Image.Image:
     return made
 
 
+def _mirrored(sprite: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else sprite
+
+
 def _restyled(sprite: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Another artist's hand: mirrored, flatter colours, other light, dark outlines."""
-    if rng.random() < 0.5:
-        sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    sprite = _mirrored(sprite, rng)
     alpha, colours = sprite.getchannel("A"), sprite.convert("RGB")
     if rng.random() < 0.4:
         colours = colours.filter(ImageFilter.MedianFilter(int(rng.choice([5, 7, 9]))))
@@ -150,17 +156,37 @@ def _posed(sprite: Image.Image, side: float, rng: np.random.Generator) -> Image.
 
 
 def _ground(rng: np.random.Generator) -> Image.Image:
-    """White, grey, a colour, two colours running into each other, or soft patches of several."""
-    kind = rng.choice(["white", "grey", "plain", "gradient", "patches"], p=[0.35, 0.1, 0.2, 0.15, 0.2])
+    """White, grey, a colour, two colours running into each other, soft patches of several, or leaves."""
+    kind = str(rng.choice(list(GROUNDS), p=list(GROUNDS.values())))
     if kind == "white":
         return Image.new("RGB", (SIDE, SIDE), "white")
     if kind == "grey":
         return Image.new("RGB", (SIDE, SIDE), (int(rng.integers(40, 250)),) * 3)
-    cells = {"plain": 1, "gradient": 2, "patches": int(rng.integers(3, 12))}[str(kind)]
     base, spread = rng.uniform(60, 250) + rng.normal(0, 40, 3), rng.uniform(10, 50)
-    levels: npt.NDArray[np.float64] = base + rng.normal(0, spread, (cells, cells, 3))
-    small = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
-    return small.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    if kind == "leaves":
+        return _leaves(base, spread, rng)
+    cells = {"plain": 1, "gradient": 2, "patches": int(rng.integers(3, 12))}[kind]
+    return _coloured(base + rng.normal(0, spread, (cells, cells, 3))).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+
+
+def _leaves(base: npt.NDArray[np.float64], spread: float, rng: np.random.Generator) -> Image.Image:
+    """Dead leaves: discs of all sizes, a few of them large, over each other, as photographs are from afar.
+
+    Small ones are likelier by the cube of their size, which gives the statistics of natural images (Lee, Mumford &
+    Huang 2001, "Occlusion models for natural images").
+    """
+    ground = _coloured(np.broadcast_to(base, (1, 1, 3))).resize((SIDE, SIDE))
+    pen = ImageDraw.Draw(ground)
+    for _ in range(int(rng.integers(30, 200))):
+        radius = 4 / np.sqrt(rng.uniform((8 / SIDE) ** 2, 1))  # pixels
+        x, y = rng.uniform(0, SIDE, 2)
+        level = (base + rng.normal(0, 1.5 * spread, 3)).clip(0, 255)
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=tuple(level.astype(int).tolist()))
+    return ground.filter(ImageFilter.GaussianBlur(rng.uniform(0, 3)))
+
+
+def _coloured(levels: npt.NDArray[np.float64]) -> Image.Image:
+    return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
 
 
 def _worn(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
