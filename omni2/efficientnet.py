@@ -100,11 +100,15 @@ class EfficientNet(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode `pixels` (B, 3, 224, 224) to (B, 50, 1280): the mean of all patches first, then patches row by row."""
+        patches = F.relu6(self.head(self.narrow(pixels))).flatten(2).transpose(1, 2)
+        return torch.cat([patches.mean(1, keepdim=True), patches], 1)
+
+    def narrow(self, pixels: Tensor) -> Tensor:
+        """What the last layer widens: `pixels` (B, 3, 224, 224) → (B, 320, 7, 7)."""
         x = F.relu6(self.stem(pixels.contiguous(memory_format=torch.channels_last)), inplace=True)
         for block in self.blocks:
             x = block(x)
-        patches = F.relu6(self.head(x)).flatten(2).transpose(1, 2)
-        return torch.cat([patches.mean(1, keepdim=True), patches], 1)
+        return x
 
     @torch.no_grad()
     def encode(self, picture: Image.Image) -> Tensor:

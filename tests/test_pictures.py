@@ -1,5 +1,6 @@
 """Pictures to learn from: what is said about them, how they are drawn and imagined, shards, and their evaluation."""
 
+import copy
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +19,7 @@ from omni2.efficientnet import EfficientNet
 from omni2.eval import vision
 from omni2.train.data import artists, drawings, pictures
 from omni2.train.data.encode import Encode
-from omni2.train.data.imagined import imagine
+from omni2.train.data.imagined import accustomed, imagine
 from omni2.train.data.leaks import Guard, check
 from omni2.train.data.pipeline import make
 from omni2.train.data.questions import _SENTENCE, normalise
@@ -229,6 +230,21 @@ def test_imagined_features_have_the_statistics_of_pictures() -> None:
     assert torch.equal(real.classifier(patches.mean(1)).argmax(1), targets)
 
 
+def test_imagined_features_follow_an_eye_that_learned(lite: Lite) -> None:
+    pixels = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    same = accustomed(lite, lite.encoder, pixels)
+    torch.testing.assert_close((same.mean, same.deviation), (lite.mean, lite.deviation))
+    louder = copy.deepcopy(lite.encoder)
+    with torch.no_grad():
+        for weight in louder.blocks[-1].project.parameters():
+            weight *= 3
+    moved = accustomed(lite, louder, pixels)
+    assert moved.encoder is louder
+    torch.testing.assert_close(moved.deviation, 3 * lite.deviation)
+    before = lite.encoder.narrow(pixels).mean((0, 2, 3))
+    torch.testing.assert_close(moved.mean, lite.mean + 2 * before)
+
+
 @pytest.fixture
 def eye(lite: Lite, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every drawing shows two red apples, every imagined picture a pretzel."""
@@ -238,7 +254,7 @@ def eye(lite: Lite, monkeypatch: pytest.MonkeyPatch) -> None:
         pictures, "imagine_any", lambda lite, n, rng: (torch.full((n, 50, 1280), rng.random()), pretzel)
     )
     monkeypatch.setattr(pictures, "draw_any", lambda rng, artist: (Image.fromarray(photo(rng.integers(99))), RED))
-    for cached in (pictures._shown, pictures._take):
+    for cached in (pictures._shown, pictures._lite, pictures._take):
         cached.cache_clear()
 
 
@@ -314,6 +330,7 @@ def test_pictures_are_shown_to_the_models_own_eye(lite: Lite, eye: None, monkeyp
     monkeypatch.setattr(pictures, "IMAGINED", 0)
     encode.load_parts.cache_clear()
     shown = pictures._shown("one", Encode("toy"))
+    assert not torch.equal(pictures._lite(Encode("toy")).mean, lite.mean)  # imagined ones are its own too
     encode.load_parts.cache_clear()
     assert torch.equal(
         shown.features, pictures.show(replace(lite, encoder=own), pictures.row_generator(0, "one")).features

@@ -1,15 +1,19 @@
 """A photograph's substitute: features that EfficientNet might make of one, imagined from its ImageNet classifier.
 
-There are no photographs to train on. But the encoder remembers: the batch norm before its head keeps mean and deviation
-of ImageNet's features, its classifier keeps what a cat's are like. So features are drawn with those statistics, smooth
-over the patches, and then moved, within a part of the picture and as little as can be, until the classifier sees a cat.
+There are no photographs of whole scenes to train on. But the encoder remembers: the batch norm before its head keeps
+mean and deviation of ImageNet's features, its classifier keeps what a cat's are like. So features are drawn with those
+statistics, smooth over the patches, and then moved, within a part of the picture and as little as can be, until the
+classifier sees a cat.
 """
+
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from omni2.efficientnet import EfficientNet
 from omni2.train.data.things import Scene, classes, things
 from omni2.train.efficientnet_weights import Lite
 
@@ -39,6 +43,22 @@ def imagine(lite: Lite, targets: Tensor, rng: np.random.Generator) -> Tensor:
     with torch.no_grad():
         patches = _head(lite, hidden)
         return torch.cat([patches.mean(1, keepdim=True), patches], 1)
+
+
+@torch.no_grad()
+def accustomed(lite: Lite, eye: EfficientNet, pixels: Tensor) -> Lite:
+    """`lite` with `eye`, which was its own and then trained further, and with the statistics that this one gives.
+
+    They moved as those of `pixels` (B, 3, 224, 224) did, photographs or what comes near them.
+    """
+    before, after = (each.narrow(pixels).transpose(0, 1).flatten(1) for each in (lite.encoder, eye))
+    spread = after.std(1) / before.std(1).clamp(min=1e-6)
+    return replace(
+        lite,
+        encoder=eye,
+        mean=lite.mean + after.mean(1) - before.mean(1),
+        deviation=lite.deviation * spread,
+    )
 
 
 def imagine_any(lite: Lite, n: int, rng: np.random.Generator) -> tuple[Tensor, list[Scene]]:

@@ -5,7 +5,7 @@ make(rows(5000), Path("data/pictures"), [Ask(Speak(TRAINING, None), Encode("whis
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -15,15 +15,16 @@ from omni2.efficientnet import EfficientNet, lite_pixels
 from omni2.train.data.artists import ARTISTS
 from omni2.train.data.drawings import draw_any
 from omni2.train.data.encode import Encode, load_parts
-from omni2.train.data.imagined import imagine_any
+from omni2.train.data.imagined import accustomed, imagine_any
 from omni2.train.data.schema import Row
 from omni2.train.data.speak import Speak, row_generator
 from omni2.train.data.things import Scene, ask, topics
 from omni2.train.efficientnet_weights import Lite, load_lite
 
-IMAGINED = 0.2  # of the pictures are no drawings
+IMAGINED = 0.3  # of the pictures are no drawings
 QUESTIONS = 3  # about each picture
 SPOKEN = 0.5  # of the questions are spoken as well
+LOOKS = 64  # at photographs, that tell how an eye has changed
 TAKES = 8  # voices and places in which each phrasing is spoken; a take serves many pictures
 
 
@@ -97,11 +98,20 @@ class Ask:
 
 @lru_cache(maxsize=4)  # the questions about a picture follow each other
 def _shown(key: str, encode: Encode | None) -> Shown:
+    return show(_lite(encode), row_generator(0, key))
+
+
+@cache
+def _lite(encode: Encode | None) -> Lite:
+    """The eye that pictures are shown to: a model's own, which may have been trained further, or ImageNet's."""
     lite = load_lite()
     eye = load_parts(encode.model, encode.codec).vision_encoder if encode is not None else None
-    if isinstance(eye, EfficientNet):  # a model's own, which may have been trained further
-        lite = replace(lite, encoder=eye)
-    return show(lite, row_generator(0, key))
+    if not isinstance(eye, EfficientNet):
+        return lite
+    rng = np.random.default_rng(0)
+    photographers = [artist for artist in ARTISTS if artist.photographs]
+    seen = [draw_any(rng, photographers[n % len(photographers)])[0] for n in range(LOOKS)]
+    return accustomed(lite, eye, torch.stack([lite_pixels(picture) for picture in seen]))
 
 
 @lru_cache(maxsize=4000)  # about 70 kB each
