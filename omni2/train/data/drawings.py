@@ -16,8 +16,6 @@ RANGES = {  # degrees of hue that pass for a colour
     "purple": (250, 306), "pink": (296, 384), "brown": (4, 48),
 }  # fmt: skip
 LARGEST = 0.3  # of what is painted has the colour that the thing is said to have
-
-
 GROUNDS = {"white": 0.3, "grey": 0.1, "plain": 0.15, "gradient": 0.1, "patches": 0.15, "leaves": 0.2}  # how often
 
 
