@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from omni2.errors import OmniError
-from omni2.train.data.clipart import OPEN_CLIP_ART, TUX_PAINT, clipart
+from omni2.train.data.clipart import OPEN_CLIP_ART, TUX_PAINT, clipart, rendered
 from omni2.train.data.things import Thing
 
 NOTO = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")  # where Debian's fonts-noto-color-emoji puts it
@@ -90,15 +90,11 @@ def icon(code: int, collection: str) -> Image.Image:
     name, icons = _icon_name(code, collection), _icons(collection)
     if name is None:
         raise OmniError(f"{collection} has no U+{code:04X}")
-    if find_spec("resvg_py") is None:
-        raise OmniError("the package resvg-py is missing: pip install 'omni2[train]'")
-    from resvg_py import svg_to_bytes
-
     own = icons["icons"][name]
     left, top = own.get("left", 0), own.get("top", 0)
     width, height = (own.get(side, icons.get(side, 16)) for side in ("width", "height"))  # 16: Iconify's default
     opening = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{left} {top} {width} {height}">'
-    return _cut(io.BytesIO(svg_to_bytes(svg_string=f"{opening}{own['body']}</svg>", width=SIZE)))
+    return _cut(io.BytesIO(rendered(SIZE, f"{opening}{own['body']}</svg>")))
 
 
 def _in_icons(code: int, collection: str) -> bool:

@@ -47,7 +47,7 @@ def load(file: Path) -> Image.Image:
 
     Raises OmniError: no renderer for SVG installed.
     """
-    source: Path | io.BytesIO = io.BytesIO(_rendered(file)) if file.suffix == ".svg" else file
+    source: Path | io.BytesIO = io.BytesIO(rendered(2 * SIZE, file=file)) if file.suffix == ".svg" else file
     with Image.open(source) as picture:
         picture.thumbnail((2 * SIZE, 2 * SIZE))  # some are of thousands of pixels
         drawn = picture.convert("RGBA")
@@ -56,12 +56,13 @@ def load(file: Path) -> Image.Image:
     return drawn
 
 
-def _rendered(file: Path) -> bytes:
+def rendered(width: int, svg: str | None = None, file: Path | None = None) -> bytes:
+    """A drawing, its text or its file, as PNG, `width` pixels wide.  Raises OmniError: no renderer installed."""
     if find_spec("resvg_py") is None:
         raise OmniError("the package resvg-py is missing: pip install 'omni2[train]'")
     from resvg_py import svg_to_bytes
 
-    return bytes(svg_to_bytes(svg_path=str(file), width=2 * SIZE))
+    return bytes(svg_to_bytes(svg_string=svg, svg_path=None if file is None else str(file), width=width))
 
 
 @cache
