@@ -16,7 +16,7 @@ from statistics import median
 from omni2 import OmniModel
 from omni2.batch import Item, run
 from omni2.bench import write_released
-from omni2.config import Sampling
+from omni2.config import ROWS, Sampling
 
 AUDIO = Path(__file__).parents[1] / "examples" / "audio"
 AT_ONCE = (1, 2, 4, 8, 16, 32)
@@ -36,7 +36,7 @@ def main(name: str = "nano", count: str = "32", positions: str = "0", runs: str 
         if name == "released":
             write_released(Path(folder))
         source = folder if name == "released" else name
-        model = OmniModel.from_pretrained(source, weights="auto", slots=2 * max(AT_ONCE))
+        model = OmniModel.from_pretrained(source, weights="auto", slots=ROWS * max(AT_ONCE))
     sampling = Sampling(max_tokens=int(positions) or None)
     files = sorted(AUDIO.glob("*.wav"))
     questions = [Item(str(n), files[n % len(files)]) for n in range(int(count))]

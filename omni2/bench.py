@@ -251,7 +251,7 @@ def starting(folder: str, weights: str) -> tuple[float, float, float]:
         "import sys, time, numpy as np; began = time.perf_counter()\n"
         "from omni2 import OmniModel\n"
         "further = int(sys.argv[3])\n"
-        "model = OmniModel.from_pretrained(sys.argv[1], weights=sys.argv[2], slots=2 * (1 + further))\n"
+        "model = OmniModel.from_pretrained(sys.argv[1], weights=sys.argv[2], slots=4 * (1 + further))\n"
         "ready = time.perf_counter() - began\n"
         "sound = np.sin(np.arange(48000) / 9).astype(np.float32)\n"
         "first = model.stream(sound)\n"

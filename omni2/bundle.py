@@ -1,6 +1,6 @@
 """Own model folders: everything a model needs, saved and loaded.
 
-    config.json                 format, name, abilities, window, sizes of every part
+    config.json                 format, name, abilities, window, seek, sizes of every part
     model.safetensors           language model and adapters
     audio_encoder.safetensors   Whisper encoder
     vision_encoder.safetensors  CLIP vision tower or EfficientNet, only for models that see
@@ -25,7 +25,7 @@ from torch.nn.utils import parametrize
 
 from omni2.codec import Codec
 from omni2.codec.istft import IstftCodec, IstftConfig
-from omni2.config import ModelConfig
+from omni2.config import GREEDY, ModelConfig, Seek
 from omni2.efficientnet import EfficientNet
 from omni2.encoder import AudioEncoder, Encoder, Window
 from omni2.errors import CheckpointError
@@ -49,7 +49,8 @@ Config = dict[str, Any]
 class Bundle:
     """A model with all its parts, on the CPU, in evaluation mode, in float32 unless `Parts` made them otherwise.
 
-    `window` is the audio encoder's window the model was trained on; `abilities` what it learned ("answer", "see", …).
+    `window` is the audio encoder's window the model was trained on; `abilities` what it learned ("answer", "see", …);
+    `seek` how it had best search for the text of an answer (see `Sampling`).
     """
 
     lm: LanguageModel
@@ -60,6 +61,7 @@ class Bundle:
     window: Window
     abilities: frozenset[str]
     name: str
+    seek: Seek = GREEDY
 
     def trainable(self) -> OmniLM:
         """The language model in torch.  Raises CheckpointError if it is a compiled one."""
@@ -91,6 +93,7 @@ def save(bundle: Bundle, folder: str | Path, dtype: torch.dtype = torch.float16,
         "name": bundle.name,
         "abilities": sorted(bundle.abilities),
         "window": bundle.window,
+        "seek": dataclasses.asdict(bundle.seek),
         "model": dataclasses.asdict(lm.config),
         "layout": dataclasses.asdict(lm.layout),
         "audio_encoder": _audio_sizes(encoder),
@@ -152,6 +155,7 @@ def load(folder: str | Path, parts: Parts = TORCH) -> Bundle:
     abilities = _take(config, "abilities", list, file)
     if window not in ("exact", "trimmed") or not all(isinstance(ability, str) for ability in abilities):
         raise CheckpointError(f'{file}: "window" is exact or trimmed, "abilities" a list of names')
+    seek = _parse(Seek, _take(config, "seek", dict, file), file) if "seek" in config else GREEDY
     encoder = parts.audio_encoder(audio, folder / AUDIO_ENCODER)
     vision: VisionEncoder | EfficientNet | None = None
     if config.get("vision_encoder") is not None:
@@ -168,7 +172,7 @@ def load(folder: str | Path, parts: Parts = TORCH) -> Bundle:
     name = _take(config, "name", str, file)
     if "see" in abilities and vision is None:
         raise CheckpointError(f'{file}: "see" is an ability, but there is no vision encoder')
-    return Bundle(lm, tokenizer, encoder, vision, codec, window, frozenset(abilities), name)
+    return Bundle(lm, tokenizer, encoder, vision, codec, window, frozenset(abilities), name, seek)
 
 
 def load_tokenizer(file: Path) -> Tokenizer:

@@ -51,20 +51,21 @@ def ask(
     top_k: Annotated[int, typer.Option(help="draw from the best so many; 0 is off")] = 0,
     top_p: Annotated[float, typer.Option(help="draw from this share of the probability; 1 is off")] = 1.0,
     seed: int = 0,
+    beams: Annotated[int | None, typer.Option(help="texts searched side by side; by default the model's")] = None,
+    cascade: Annotated[float, typer.Option(help="with --beams: what the question's transcript counts, beside 1")] = 0.0,
     model: Model = "nano",
     device: Device = "cpu",
     weights: Weights = "auto",
     as_json: Json = False,
 ) -> None:
     """Ask a question; the words appear as they are spoken."""
-    from omni2.config import Pick, Sampling
+    from omni2.config import Pick, Sampling, Seek
 
     pick = Pick(temperature, top_k, top_p)
     loaded = _load(model, device, weights)
     began = time.perf_counter()
-    chunks = loaded.stream(
-        question, text=text, image=image, reply=reply.value, sampling=Sampling(pick, pick, seed=seed)
-    )
+    sampling = Sampling(pick, pick, seed=seed, seek=None if beams is None else Seek(beams, cascade))
+    chunks = loaded.stream(question, text=text, image=image, reply=reply.value, sampling=sampling)
     _tell(chunks, loaded.sample_rate, began, as_json, save)
 
 
@@ -138,7 +139,7 @@ def batch(
     from omni2 import batch as many
 
     todo = many.items(source)
-    loaded = _load(model, device, weights, slots=2 * at_once)
+    loaded = _load(model, device, weights, at_once)
     with many.bar(len(todo), len({item.id for item in todo} & many.finished(out).keys())) as tell:
         for result in many.run(loaded, todo, out, at_once, reply.value):
             tell(result)
@@ -189,12 +190,13 @@ def serve(
     run.serve(Settings.from_environment(model=model, device=device), ip, port)
 
 
-def _load(name: str, device: str, weights: str = "auto", slots: int = 16) -> "OmniModel":
+def _load(name: str, device: str, weights: str = "auto", at_once: int = 8) -> "OmniModel":
+    from omni2.config import ROWS
     from omni2.omni import OmniModel
     from omni2.precision import as_weights
 
     try:
-        return OmniModel.from_pretrained(name, device=device, weights=as_weights(weights), slots=slots)
+        return OmniModel.from_pretrained(name, device=device, weights=as_weights(weights), slots=ROWS * at_once)
     except RuntimeError as error:  # torch's words for a device that is not there
         raise InputError(f"cannot use the device {device!r}: {str(error).splitlines()[0]}") from error
 

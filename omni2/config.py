@@ -62,17 +62,44 @@ class Pick:
 
 
 @dataclass(frozen=True)
+class Seek:
+    """How the likeliest text is searched for (see `omni2.search`); one beam takes the likeliest token at each step.
+
+    With a `cascade` above 0 a spoken question is written down first, and a text counts by the logarithm of how likely
+    it is as an answer to the sound, and `cascade` times that of how likely as one to what was written.
+    """
+
+    beams: int = 1
+    cascade: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.beams < 1:
+            raise InputError(f"beams are 1 (no search) or more, not {self.beams}")
+        if not 0 <= self.cascade <= 10:
+            raise InputError(f"the weight of a cascade is 0 (off) to 10, not {self.cascade}")
+
+
+GREEDY = Seek()
+ROWS = 4  # of a batch that an answer takes at most, with two beams and a cascade; two without
+
+
+@dataclass(frozen=True)
 class Sampling:
     """Choices of one request: text and audio layers apart; greedy by default, as in the released models.
 
     `max_tokens` counts the prompt in; None is the model's context.  The same `seed` gives the same answer.
+    What is to `seek` is told, written and spoken, when it is found; None is what the model was made for, and nothing
+    where the text is drawn.
     """
 
     text: Pick = Pick()
     audio: Pick = Pick()
     seed: int = 0
     max_tokens: int | None = None
+    seek: Seek | None = None
 
     def __post_init__(self) -> None:
+        if self.seek not in (None, GREEDY) and not self.text.greedy:
+            raise InputError("the text is to be drawn, and the likeliest sought; take temperature 0, or no search")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise InputError(f"max_tokens is 1 or more, not {self.max_tokens}")

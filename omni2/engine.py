@@ -5,8 +5,9 @@
         step.codes, step.text
 
 A conversation owns one row of the batch (text, or speech with its own text) or two (speech in one, its text in the
-other: batch-parallel decoding, arXiv 2408.16725).  Rows have their own positions, so conversations join and leave
-between any two steps.  Whoever waits for a step drives the loop; there is no thread of its own.
+other: batch-parallel decoding, arXiv 2408.16725).  Where `Sampling.seek` asks for a search, more rows find the text
+first, and one of them goes on to speak it.  Rows have their own positions, so conversations join and leave between any
+two steps.  Whoever waits for a step drives the loop; there is no thread of its own.
 """
 
 import threading
@@ -14,69 +15,25 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from omni2.config import Pick, Sampling
+from omni2.config import GREEDY, Pick, Sampling
 from omni2.errors import BusyError, ContextLengthError, InputError
 from omni2.model import LanguageModel, Rows
 from omni2.pace import Pace
 from omni2.prompt import Prompt
 from omni2.sampling import sample
+from omni2.search import Search
 from omni2.tokens import AUDIO_LAYERS, TEXT_LAYER
+from omni2.turn import FinishReason, Row, Step, Turn
 
-FinishReason = Literal["end", "length"]
+__all__ = ["Conversation", "Engine", "FinishReason", "Step"]
+
 AUDIO, TEXT = attrgetter("audio"), attrgetter("text")  # of a `Sampling`
 BUFFER = 64  # steps a conversation may be ahead of its reader (5.5 s of speech); then it waits, the others go on
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one step decoded: layer-local audio ids (7) in spoken replies, a text id until the text has ended.
-
-    The last step of a conversation says why it was the last.  `eot` and `eoa` are told as they were decoded.
-    """
-
-    codes: tuple[int, ...] | None
-    text: int | None
-    finish_reason: FinishReason | None = None
-
-
-@dataclass(eq=False)
-class Row:
-    """One row of the batch: its slot in the cache, the position of its next input and that input (8,)."""
-
-    slot: int
-    position: int
-    ids: Tensor
-
-
-@dataclass(eq=False)
-class Turn:
-    """The state of one conversation inside the engine."""
-
-    rows: list[Row]
-    prompt: Prompt
-    sampling: Sampling
-    limit: int
-    generator: torch.Generator
-    steps: deque[Step] = field(default_factory=deque)
-    text_ended: bool = False
-    finished: bool = False
-
-    @property
-    def audio_row(self) -> Row | None:
-        """The row whose audio heads are read."""
-        return self.rows[0] if self.prompt.audio_out else None
-
-    @property
-    def text_row(self) -> Row | None:
-        """The row whose text head is read: the last one, until the text has ended."""
-        return None if self.text_ended else self.rows[-1]
 
 
 class Conversation(Iterator[Step]):
@@ -139,33 +96,40 @@ class Engine:
         turns = [*self._turns]
         return sum(len(turn.rows) for turn in turns), sum(turn.prompt.audio_out for turn in turns)
 
-    def submit(self, prompt: Prompt, sampling: Sampling | None = None) -> Conversation:
-        """Prefill `prompt` and join the batch.
+    def submit(self, prompt: Prompt, sampling: Sampling | None = None, second: Prompt | None = None) -> Conversation:
+        """Prefill `prompt` and join the batch; `second` puts the question in another way, for the search (see `Seek`).
 
         Raises ContextLengthError if it leaves no room for an answer, BusyError if no rows are free or (see `realtime`)
-        no time, InputError for an impossible seed.
+        no time, InputError for an impossible seed or a search that needs more rows than there are.
         """
         sampling = sampling or Sampling()
         limit = min(sampling.max_tokens or self.lm.config.block_size, self.lm.config.block_size)
+        seek = sampling.seek or GREEDY
+        ways = [prompt] if second is None or not prompt.written or len(second) >= limit else [prompt, second]
+        search = None
+        if prompt.written and (seek.beams > 1 or len(ways) > 1):
+            search = Search(seek.beams, self.layout.eot, (1.0, seek.cascade)[: len(ways)])
         if len(prompt) >= limit:
             raise ContextLengthError(f"the turn takes {len(prompt)} of {limit} positions; shorten it")
         try:
             generator = torch.Generator().manual_seed(sampling.seed)
         except (RuntimeError, ValueError, TypeError) as error:
             raise InputError(f"a seed is a whole number of at most 64 bits, not {sampling.seed}") from error
+        count = seek.beams * len(ways) if search else 2 if prompt.paired else 1
+        if count > self.slots:
+            raise InputError(f"this takes {count} rows, and there are {self.slots}; ask for fewer beams")
         with self._alone():
-            count = 2 if prompt.paired else 1
             if len(self._free) < count:
                 raise BusyError(f"all {self.slots} rows are taken; try again later")
             if self.realtime and prompt.audio_out and not self.has_time():
                 raise BusyError(f"with one more answer than these {self.live}, none would keep real time; try later")
             slots = [self._free.pop() for _ in range(count)]
             try:
-                rows = self._prefill(prompt, slots)
+                rows = self._prefill(ways, slots, search is not None)
             except BaseException:
                 self._free += slots
                 raise
-            turn = Turn(rows, prompt, sampling, limit, generator)
+            turn = Turn(rows, prompt, sampling, limit, generator, search, slots[len(rows) :])
             self._turns.append(turn)
         return Conversation(self, turn)
 
@@ -212,17 +176,31 @@ class Engine:
             self._leave(turn)
 
     @torch.inference_mode()
-    def _prefill(self, prompt: Prompt, slots: list[int]) -> list[Row]:
-        """Run all positions but the last, once for both rows of a pair, and hand each row its last position."""
-        ids, length = prompt.ids.to(self.device), len(prompt) - 1
-        if length:
-            x = self.lm.embed(ids[None, :, :length], [prompt.spans])
-            self.lm(x, self._rows(slots[:1], [0]))
-        rows = [Row(slots[0], length, ids[:, -1])]
+    def _prefill(self, ways: list[Prompt], slots: list[int], search: bool) -> list[Row]:
+        """Run all positions but the last, once for both rows of a pair, and hand each row its last position.
+
+        A search begins with a row of text for each way, all else has one way.
+        """
+        for way, slot in zip(ways, slots, strict=False):
+            if length := len(way) - 1:
+                x = self.lm.embed(way.ids.to(self.device)[None, :, :length], [way.spans])
+                self.lm(x, self._rows([slot], [0]))
+        if search:
+            return [self._text_row(way, slot) for way, slot in zip(ways, slots, strict=False)]
+        (prompt,) = ways
+        rows = [self._first_row(prompt, slots[0])]
         if prompt.paired:
-            self.cache.copy(slots[0], slots[1], length)
-            rows.append(Row(slots[1], length, self._text_input(int(ids[TEXT_LAYER, -1]))))
+            self.cache.copy(slots[0], slots[1], len(prompt) - 1)
+            rows.append(self._text_row(prompt, slots[1]))
         return rows
+
+    def _first_row(self, prompt: Prompt, slot: int) -> Row:
+        """A row at the last position of `prompt`."""
+        return Row(slot, len(prompt) - 1, prompt.ids[:, -1].to(self.device))
+
+    def _text_row(self, prompt: Prompt, slot: int) -> Row:
+        """The same for the text alone."""
+        return Row(slot, len(prompt) - 1, self._text_input(int(prompt.ids[TEXT_LAYER, -1])))
 
     def _rows(self, slots: list[int], starts: list[int]) -> Rows:
         return Rows(self.cache, torch.tensor(slots, device=self.device), torch.tensor(starts, device=self.device))
@@ -241,21 +219,24 @@ class Engine:
         x = self.lm.embed(torch.stack([row.ids for row in rows])[:, :, None])
         hidden = self.lm(x, self._rows([r.slot for r in rows], [r.position for r in rows]))[:, 0]
         place = {id(row): i for i, row in enumerate(rows)}
-        speaking = [turn for turn in turns if turn.audio_row]
-        writing = [turn for turn in turns if turn.text_row]
-        audio = self.lm.audio_logits(hidden[[place[id(t.audio_row)] for t in speaking]]) if speaking else ()
-        text = self.lm.text_logits(hidden[[place[id(t.text_row)] for t in writing]]) if writing else ()
-        codes, words = self._draw(speaking, audio, AUDIO), self._draw(writing, text, TEXT)
-        for turn in turns:
+        searching, telling = [t for t in turns if t.search], [t for t in turns if not t.search]
+        speaking, writing = [t for t in telling if t.audio_row], [t for t in telling if t.text_rows]
+        asked = [place[id(row)] for turn in writing + searching for row in turn.text_rows]
+        audio = self.lm.audio_logits(hidden[[place[id(t.audio_row)] for t in speaking]]) if speaking else hidden[:0]
+        text = self.lm.text_logits(hidden[asked]) if asked else hidden[:0]
+        codes, words = self._draw(speaking, audio, AUDIO), self._draw(writing, text[: len(writing)], TEXT)
+        for turn in telling:
             self._take(turn, codes.get(id(turn)), words.get(id(turn)))
+        at = len(writing)
+        for turn in searching:
+            at, begin = at + len(turn.rows), at
+            self._branch(turn, text[begin:at])
         if self.pace is not None:
             self.pace.stepped(len(rows), time.perf_counter() - began)
 
     @staticmethod
-    def _draw(turns: list[Turn], logits: Tensor | tuple[()], pick: Callable[[Sampling], Pick]) -> dict[int, Tensor]:
+    def _draw(turns: list[Turn], logits: Tensor, pick: Callable[[Sampling], Pick]) -> dict[int, Tensor]:
         """Ids by turn, from logits (turns, …, vocabulary): the greedy ones all at once."""
-        if not isinstance(logits, Tensor):
-            return {}
         best = logits.argmax(-1)
         return {
             id(turn): ids if pick(turn.sampling).greedy else sample(own, pick(turn.sampling), turn.generator)
@@ -266,6 +247,9 @@ class Engine:
         """Record a step of `turn`, prepare its rows' next inputs, and let it or its text row leave at the end."""
         heard = tuple(codes.tolist()) if codes is not None else None
         text = int(word) if word is not None else None
+        if turn.found:
+            text = turn.found.popleft()
+            turn.text_ended = not turn.found
         fed = self.layout.pad_text if text is None or text == self.layout.eot else text
         for row in turn.rows:
             row.position += 1
@@ -284,9 +268,45 @@ class Engine:
         if reason:
             self._leave(turn)
 
+    def _branch(self, turn: Turn, logits: Tensor) -> None:
+        """One step of a search: the first text to go on from another one keeps its rows, others get copies."""
+        assert turn.search is not None
+        search, ways = turn.search, len(turn.search.weights)
+        texts = [turn.rows[at : at + ways] for at in range(0, len(turn.rows), ways)]
+        grown = search.grow(logits.view(len(texts), ways, -1))
+        kept = {parent for parent, _ in grown}
+        turn.spare += [row.slot for parent, rows in enumerate(texts) if parent not in kept for row in rows]
+        if grown:
+            turn.rows = []
+        for parent, token in grown:
+            for row in texts[parent]:
+                slot = row.slot
+                if parent not in kept:
+                    slot = turn.spare.pop()
+                    self.cache.copy(row.slot, slot, row.position + 1)
+                turn.rows.append(Row(slot, row.position + 1, self._text_input(token)))
+            kept.discard(parent)
+        if not grown or max(row.position for row in turn.rows) + 1 >= turn.limit:
+            self._tell(turn, search.best())
+
+    def _tell(self, turn: Turn, text: list[int]) -> None:
+        """End a search with what it found: a written answer is whole with that, a spoken one is decoded along it."""
+        slots = {*turn.spare, *(row.slot for row in turn.rows)}
+        if turn.prompt.audio_out:
+            slots.remove(own := turn.rows[0].slot)
+            turn.rows, turn.found = [self._first_row(turn.prompt, own)], deque(text)
+        else:
+            turn.rows = []
+            turn.steps += [Step(None, token) for token in text[:-1]]
+            turn.steps.append(Step(None, text[-1], "end" if text[-1] == self.layout.eot else "length"))
+        turn.search, turn.spare = None, []
+        self._free += slots
+        if not turn.rows:
+            self._leave(turn)
+
     def _leave(self, turn: Turn) -> None:
         if not turn.finished:
             turn.finished = True
             self._turns.remove(turn)
-            self._free += [row.slot for row in turn.rows]
-            turn.rows = []
+            self._free += [*turn.spare, *(row.slot for row in turn.rows)]
+            turn.rows, turn.spare = [], []

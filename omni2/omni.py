@@ -5,7 +5,7 @@ bytes → waveform / picture → features → Prompt → Engine → Step → fra
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from omni2.answer import Answer, AnswerStream, Chunk, Samples, Timings
 from omni2.audio import SAMPLE_RATE, Sound, to_waveform
 from omni2.bundle import Bundle, save
 from omni2.codec.stream import CHUNK_FRAMES, SpeechStream
-from omni2.config import Sampling
+from omni2.config import GREEDY, ROWS, Sampling
 from omni2.duplex.events import Policy
 from omni2.duplex.finished import finished
 from omni2.duplex.heard import Memory
@@ -56,7 +56,7 @@ class OmniModel:
         self,
         bundle: Bundle,
         device: str | torch.device = "cpu",
-        slots: int = 16,
+        slots: int = 8 * ROWS,
         realtime: bool = False,
         recorded: bool = False,
     ) -> None:
@@ -82,7 +82,7 @@ class OmniModel:
         name: str | Path = "nano",
         *,
         device: str | torch.device = "cpu",
-        slots: int = 16,
+        slots: int = 8 * ROWS,
         weights: Weights = "float32",
         realtime: bool = False,
         recorded: bool = False,
@@ -90,9 +90,10 @@ class OmniModel:
         """Load "nano" (ships with the package), a folder, or a hub id such as "gpt-omni/mini-omni2".
 
         A folder is one of `save_pretrained` or a released one.  `slots` rows of the batch bound the conversations at
-        once: a spoken question takes two.  `realtime` refuses (BusyError) the spoken answer that would make those under
-        way fall behind real time, by what steps and sound have taken so far.  `recorded` is for GPUs: steps are
-        compiled for few shapes, as CUDA graphs need them (`omni2.static`); the first of each takes long.
+        once: a spoken question takes two, or `ROWS` where its words count as well (see `Seek`).  `realtime` refuses
+        (BusyError) the spoken answer that would make those under way fall behind real time, by what steps and sound
+        have taken so far.  `recorded` is for GPUs: steps are compiled for few shapes, as CUDA graphs need them
+        (`omni2.static`); the first of each takes long.
 
         `weights` "float32" computes in torch, token for token as the released code.  "int8" and "bfloat16" are
         compiled for the CPU, several times faster, and differ a little; on other devices "bfloat16" is torch's.  "auto"
@@ -130,9 +131,9 @@ class OmniModel:
         "history".  Sound comes in chunks of `first_chunk_frames`, doubling up to `chunk_frames` (85 ms each); by
         default up to `CHUNK_FRAMES`, and no faster than frames come when the machine is busy.
 
-        All checks and the prefill happen in this call.  Raises InputError (and ContextLengthError) for input that
-        cannot be used, AbilityError for what the model never learned, BusyError when all rows are taken
-        or there is no time (see `from_pretrained`).
+        All checks and the prefill happen in this call, and the writing down if the question's words count as well (see
+        `Seek`).  Raises InputError (and ContextLengthError) for input that cannot be used, AbilityError for what the
+        model never learned, BusyError when all rows are taken or there is no time (see `from_pretrained`).
         """
         if reply not in ("speech", "text"):
             raise InputError(f'reply is "speech" or "text", not {reply!r}')
@@ -145,13 +146,12 @@ class OmniModel:
         heard = self._hear(audio, rate, window) if audio is not None else None
         ids = self._read(text) if text is not None else None
         past = [(self._read(asked) if asked.strip() else [], self._read(told)) for asked, told in history]
-        if picture is not None:
-            prompt = self.prompts.picture(picture, heard, ids, reply, history=past)
-        elif heard is not None:
-            prompt = self.prompts.spoken(heard, reply, history=past)
-        else:
-            prompt = self.prompts.typed(ids or [], reply, history=past)
-        return self._start(prompt, sampling, first_chunk_frames, chunk_frames)
+        prompt, second = self.prompts.question(picture, heard, ids, reply, past), None
+        sampling = self._settled(sampling)
+        if heard is not None and sampling.seek and sampling.seek.cascade and prompt.written:
+            words = self.transcribe(Heard(heard, heard.shape[0] / FRAME_RATE)) if "transcribe" in self.abilities else ""
+            second = self.prompts.question(picture, None, self._read(words), reply, past) if words else None
+        return self._start(prompt, sampling, first_chunk_frames, chunk_frames, second)
 
     def answer(
         self,
@@ -286,11 +286,21 @@ class OmniModel:
         """Write config.json, the weights as safetensors in `dtype` and tokenizer.json into `folder`."""
         save(self.bundle, Path(folder), dtype)
 
-    def _start(
-        self, prompt: Prompt, sampling: Sampling | None, first_chunk_frames: int = 1, chunk_frames: int | None = None
-    ) -> AnswerStream:
+    def _settled(self, sampling: Sampling | None) -> Sampling:
+        """`sampling` with what is left to the model."""
         sampling = sampling or Sampling()
-        speech = None
+        own = self.bundle.seek if sampling.text.greedy else GREEDY
+        return replace(sampling, seek=own) if sampling.seek is None else sampling
+
+    def _start(
+        self,
+        prompt: Prompt,
+        sampling: Sampling | None,
+        first_chunk_frames: int = 1,
+        chunk_frames: int | None = None,
+        second: Prompt | None = None,
+    ) -> AnswerStream:
+        sampling, speech = self._settled(sampling), None
         if prompt.audio_out:
             codec, seed = self.bundle.codec, sampling.seed
             if chunk_frames is None:
@@ -301,7 +311,7 @@ class OmniModel:
         words = WordStream(self.bundle.tokenizer, self.bundle.lm.layout)
         lead = self.bundle.lm.config.text_lead
         pace = (lead, self.bundle.codec.frame_size) if lead and prompt.audio_out else None
-        return AnswerStream(self.engine.submit(prompt, sampling), words, speech, self.sample_rate, pace)
+        return AnswerStream(self.engine.submit(prompt, sampling, second), words, speech, self.sample_rate, pace)
 
     def _need(self, ability: str) -> None:
         if ability not in self.abilities:

@@ -41,6 +41,11 @@ class Prompt:
     def __len__(self) -> int:
         return self.ids.shape[1]
 
+    @property
+    def written(self) -> bool:
+        """Whether the answer's text is decoded apart from its speech, if there is any: it can be searched for."""
+        return self.paired or not self.audio_out
+
 
 class PromptBuilder:
     """Builders for one layout; `audio_stride` encoder frames make one position.
@@ -51,6 +56,16 @@ class PromptBuilder:
 
     def __init__(self, layout: TokenLayout, audio_stride: int = 1, text_lead: int = 0) -> None:
         self.layout, self.stride, self.paced = layout, audio_stride, text_lead > 0
+
+    def question(
+        self, picture: Tensor | None, heard: Tensor | None, text: list[int] | None, reply: Reply, history: History = ()
+    ) -> Prompt:
+        """A question spoken, typed or (about a picture) neither; see `spoken`, `typed` and `picture`."""
+        if picture is not None:
+            return self.picture(picture, heard, text, reply, history=history)
+        if heard is not None:
+            return self.spoken(heard, reply, history=history)
+        return self.typed(text or [], reply, history=history)
 
     def spoken(self, audio: Tensor, reply: Reply = "speech", paired: bool = True, history: History = ()) -> Prompt:
         """Encoder features (T, width) of a spoken question → spoken (A1A2) or text (A1T2) answer."""

@@ -4,14 +4,14 @@ from functools import cache
 
 from toys import DRAWN, LAYOUT, prompts, run, tiny_lm
 
-from omni2.config import Sampling
+from omni2.config import Sampling, Seek
 from omni2.engine import Conversation, Engine, Step
 from omni2.errors import BusyError
 from omni2.prompt import PromptBuilder
 
 LM = tiny_lm()
 PROMPTS = prompts()
-CHOICES = {"greedy": Sampling(), "drawn": DRAWN}
+CHOICES = {"greedy": Sampling(), "drawn": DRAWN, "searched": Sampling(seek=Seek(3))}
 BUILD = PromptBuilder(LAYOUT)
 EARLY = "picture and speech"  # a pair whose text ends long before its speech
 

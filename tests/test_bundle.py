@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from omni2.bundle import ENCODERS, Bundle, load, save
+from omni2.config import GREEDY, Seek
 from omni2.encoder import AudioEncoder
 from omni2.errors import CheckpointError
 from omni2.hub import load_bundle
@@ -45,6 +46,14 @@ def test_a_saved_model_is_the_model(bundle, saved):
             assert value.dtype in (torch.float32, torch.int64)
         assert all(value.requires_grad for value in part.parameters())
     assert json.loads((saved / "config.json").read_text())["abilities"] == ["answer", "see", "speak"]
+
+
+def test_how_to_search_is_kept_and_not_at_all_where_nothing_is_told(bundle, saved, tmp_path):
+    save(dataclasses.replace(bundle, seek=Seek(3, 0.5)), tmp_path / "searching")
+    assert load(tmp_path / "searching").seek == Seek(3, 0.5)
+    shutil.copytree(saved, tmp_path / "before")
+    edit(seek=None)(tmp_path / "before")
+    assert load(tmp_path / "before").seek == GREEDY
 
 
 def test_half_precision_is_stored_once_and_saved_over_itself(bundle, tmp_path):
@@ -214,6 +223,10 @@ WEIGHTS = ("model", "audio_encoder", "vision_encoder", "codec")
         *[(edit(**{key: None}), f'"{key}" is missing') for key in ("model", "window", "abilities", "codec", "name")],
         *[(edit(**{key: 5}), "not a dict") for key in ("model", "layout", "audio_encoder", "vision_encoder", "codec")],
         (edit(window="round"), "exact or trimmed"),
+        (edit(seek=2), '"seek" is .* not a dict'),
+        (edit(seek={"beams": 0}), "not a Seek: beams are 1"),
+        (edit(seek={"beams": "2"}), "beams is '2'"),
+        (edit(seek={"cascade": -0.3}), "not a Seek: the weight"),
         (edit(abilities=[1]), "a list of names"),
         (edit(model={"n_layer": "2"}), "n_layer is '2'"),
         (edit(model={"n_layer": True}), "n_layer is True"),

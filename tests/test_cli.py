@@ -18,6 +18,7 @@ from omni2.audio import load_audio
 from omni2.bundle import load, save
 from omni2.cli import app
 from omni2.codec.stream import write_wav
+from omni2.config import Sampling, Seek
 from omni2.omni import OmniModel
 
 CHUNK_KEYS = {"type", "text", "samples"}
@@ -114,6 +115,12 @@ def test_ask_as_json_keeps_the_contract(
         assert float(str(last["rtf"])) > 0
     else:
         assert (last["first_audio_ms"], last["rtf"], last["seconds"]) == (None, None, 0)
+
+
+def test_ask_searches_as_told(omni2: Caller, model: OmniModel) -> None:
+    words = ("ask", "--text", "hello", "--reply", "text")
+    found = model.answer(text="hello", reply="text", sampling=Sampling(seek=Seek(4))).text
+    assert omni2.lines(*words, "--beams", "4")[-1]["text"] == found != omni2.lines(*words)[-1]["text"]
 
 
 def test_ask_draws_as_told(omni2: Caller) -> None:

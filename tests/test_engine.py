@@ -33,7 +33,7 @@ def test_toys_are_worth_testing_with() -> None:
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_all_kinds_in_one_batch_say_what_each_says_alone(choice: str) -> None:
-    engine = Engine(LM, slots=20)
+    engine = Engine(LM, slots=33)
     open_turns = {kind: engine.submit(prompt, CHOICES[choice]) for kind, prompt in PROMPTS.items()}
     said: dict[str, list[Step]] = {kind: [] for kind in PROMPTS}
     while open_turns:
@@ -66,7 +66,7 @@ def test_joins_and_leaves_between_any_steps_disturb_nobody(schedule: list[tuple[
     turns: list[tuple[Iterator[Step], str, str, list[Step]]] = []
     for n, (action, which) in enumerate(schedule):
         if action == "join":
-            kind, choice = kinds[which], choices[n % 2]
+            kind, choice = kinds[which], choices[n % 3]
             try:
                 turns.append((engine.submit(PROMPTS[kind], CHOICES[choice]), kind, choice, []))
             except BusyError:

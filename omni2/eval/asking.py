@@ -21,7 +21,7 @@ Condition = Literal["clean", "noise", "room", "telephone"]
 
 SNR = 10.0  # dB, of the condition "noise"
 PEAK = -3.0  # dB of full scale, the loudest sample of what is not clean
-AT_ONCE = 6  # conversations: two rows each fit into an engine's 16
+AT_ONCE = 6  # conversations: they fit into the rows of a model as it is loaded
 STDERR = Console(stderr=True)  # progress; standard output is the table's
 
 T = TypeVar("T")

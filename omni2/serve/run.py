@@ -10,6 +10,7 @@ import torch
 import uvicorn
 from fastapi import FastAPI
 
+from omni2.config import ROWS
 from omni2.errors import InputError
 from omni2.omni import OmniModel
 from omni2.precision import as_weights
@@ -18,7 +19,6 @@ from omni2.serve.desk import Desk
 from omni2.serve.logs import LOGGING, logger
 from omni2.serve.settings import Settings
 
-ROWS = 2  # of the engine that a spoken answer takes
 CLOSING_SECONDS = 5  # for the last bytes of answers, once all seats are empty
 
 

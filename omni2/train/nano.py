@@ -15,7 +15,7 @@ from torch import nn
 
 from omni2.bundle import CODEC, ENCODERS, MODEL, Bundle, load, save
 from omni2.codec.istft import IstftCodec, IstftConfig
-from omni2.config import ModelConfig
+from omni2.config import ModelConfig, Seek
 from omni2.efficientnet import EfficientNet
 from omni2.errors import InputError, OmniError
 from omni2.hub import load_bundle
@@ -37,6 +37,7 @@ from omni2.weights import read_into
 
 EFFICIENTNET = "efficientnet"
 ASSETS = Path(__file__).parents[1] / "assets" / "nano"
+SEEK = Seek(beams=2, cascade=0.3)  # 4 beams found no more right answers
 CONFIG = ModelConfig(
     n_layer=6,
     n_head=6,
@@ -167,7 +168,7 @@ def begin(shop: Workshop, start: str = "", vision: str = "") -> Bundle:
         bundle = replace(bundle, lm=recast(bundle.trainable(), text_lead=CONFIG.text_lead))
     else:
         bundle = Bundle(
-            new_lm(), tokenizer(shop), load_tiny(), None, trained_codec(shop), "trimmed", frozenset(), "nano"
+            new_lm(), tokenizer(shop), load_tiny(), None, trained_codec(shop), "trimmed", frozenset(), "nano", SEEK
         )
     if not vision:
         return bundle
