@@ -45,12 +45,10 @@ class Search:
         before = torch.tensor([text.score for text in self._open], device=logits.device)
         weights = torch.tensor(self.weights, device=logits.device)
         scores = (torch.einsum("twv,w->tv", logits.float().log_softmax(-1), weights) + before[:, None]).flatten()
-        # Each text ends in one way, so among twice as many are enough that do not.
-        best = scores.topk(min(2 * self.beams, len(scores)))
+        # A text that ends takes the place of none that goes on: those behind it are less likely, so dropped below.
+        best = scores.topk(min(self.beams, len(scores)))
         grown: list[tuple[int, Text]] = []
         for score, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-            if len(grown) == self.beams:
-                break
             parent, token = divmod(place, logits.shape[-1])
             ids = self._open[parent].ids
             if token != self.end:

@@ -71,6 +71,24 @@ def test_few_beams_find_likelier_texts_than_one_and_one_takes_the_likeliest_toke
     assert better > 20
 
 
+@pytest.mark.parametrize("beams", [2, 3])
+def test_texts_that_end_take_no_place_of_those_that_go_on(beams: int) -> None:
+    for seed in range(200):
+        texts: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+        ended: list[tuple[float, tuple[int, ...]]] = []
+        while texts:
+            every = [
+                (total + float(share), (*text, token))
+                for total, text in texts
+                for token, share in enumerate(logits(seed, text).log_softmax(-1))
+                if share > -torch.inf
+            ]
+            texts = sorted((one for one in every if one[1][-1] != END), reverse=True)[:beams]
+            ended += [one for one in every if one[1][-1] == END and (not texts or one > texts[-1])]
+            texts = [one for one in texts if not ended or one > max(ended)]
+        assert searched(seed, beams) == max(ended)[1][:-1]
+
+
 @torch.no_grad()
 def reference(
     lm: OmniLM, prompt: Prompt, seek: Seek, room: int | None = None, second: Prompt | None = None
