@@ -148,7 +148,7 @@ class OmniModel:
         past = [(self._read(asked) if asked.strip() else [], self._read(told)) for asked, told in history]
         prompt, second = self.prompts.question(picture, heard, ids, reply, past), None
         sampling = self._settled(sampling)
-        if heard is not None and sampling.seek and sampling.seek.cascade and prompt.written:
+        if heard is not None and sampling.seek and sampling.seek.cascade and prompt.written and not past:
             words = self.transcribe(Heard(heard, heard.shape[0] / FRAME_RATE)) if "transcribe" in self.abilities else ""
             second = self.prompts.question(picture, None, self._read(words), reply, past) if words else None
         return self._start(prompt, sampling, first_chunk_frames, chunk_frames, second)

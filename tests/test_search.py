@@ -235,7 +235,7 @@ def test_a_model_searches_by_as_many_beams_as_it_is_made_for() -> None:
     assert texts(searching, drawn) == texts(plain, drawn) != greedy
 
 
-def test_a_model_counts_what_it_wrote_down_of_a_spoken_question() -> None:
+def test_a_model_counts_what_it_wrote_down_of_a_spoken_question(monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, seek = tiny_bundle(block_size=128), Seek(2, 1.0)
     plain, both = OmniModel(replace(bundle, seek=Seek(2))), OmniModel(replace(bundle, seek=seek), slots=4)
     other = 0
@@ -253,3 +253,6 @@ def test_a_model_counts_what_it_wrote_down_of_a_spoken_question() -> None:
     assert both.answer(text="hello").text == plain.answer(text="hello").text
     deaf = OmniModel(replace(bundle, abilities=frozenset({"answer"}), seek=seek))  # it never learned to write
     assert deaf.answer(heard).text == plain.answer(heard).text
+    past = [("hello", "no")]
+    monkeypatch.setattr(both, "transcribe", lambda heard: pytest.fail("written down behind an earlier turn"))
+    assert both.answer(heard, history=past).text == plain.answer(heard, history=past).text

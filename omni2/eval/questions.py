@@ -99,7 +99,7 @@ def ask(model: OmniModel, questions: Sequence[Case], mode: Mode, condition: Cond
 
 
 def ask_all(model: OmniModel, n: int, items: Sequence[Item] | None = None) -> Asked:
-    """`n` questions in scope in every mode, and as many outside; half as many in every condition and of the first.
+    """`n` questions in scope in every mode and condition, as many outside, half as many of the first and behind a turn.
 
     The scope is `items`, by default the whole corpus.  Raises AbilityError if the model does not answer.
     """
@@ -111,7 +111,7 @@ def ask_all(model: OmniModel, n: int, items: Sequence[Item] | None = None) -> As
     modes: tuple[Mode, ...] = ("speech", "text", "typed")
     results = [result for mode in modes for result in ask(model, inside, mode)]
     for condition in HARD:
-        results += ask(model, inside[: max(n // 2, 1)], "speech", condition)
+        results += ask(model, inside, "speech", condition)
     beyond = ask(model, outside, "speech") + ask(model, outside, "typed")
     behind = following(max(n // 2, 1), {item.topic for item in items}) if "history" in model.abilities else []
     return Asked(results, beyond, ask(model, first, "speech"), items, ask(model, behind, "speech"))
