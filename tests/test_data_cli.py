@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from omni2.cli import app
 from omni2.train.data import encode
+from omni2.train.data.interruption import Listen
 from omni2.train.data.store import read_manifest, read_rows
 
 
@@ -40,6 +41,22 @@ def test_build_encode_and_check_from_a_shell(tmp_path: Path, monkeypatch: pytest
     assert run("encode", sound, sound).exit_code == 2
     done = run("build", str(tmp_path / "nothing"), str(tmp_path / "x"), "--workers", "1")
     assert (done.exit_code, "no table in" in done.output) == (2, True)
+
+
+def test_orders_are_as_loud_as_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[Listen] = []
+
+    def made(rows: object, out: Path, given: list[Listen], **rest: object) -> dict[str, object]:
+        steps.append(given[0])
+        return {"rows": 0, "hours": {}, "licences": {}}
+
+    monkeypatch.setattr("omni2.train.data.pipeline.make", made)
+    words = ["data", "interruption", str(tmp_path), "--voice", "espeak-*"]
+    for more in ([], ["--snr", "-3", "12"]):
+        assert CliRunner().invoke(app, words + more).exit_code == 0
+    assert [step.snr for step in steps] == [(0.0, 30.0), (-3.0, 12.0)]
+    done = CliRunner().invoke(app, [*words, "--snr", "12", "3"])
+    assert (done.exit_code, "12 to 3 dB" in done.output) == (2, True)
 
 
 @pytest.mark.parametrize("command", ["build", "interruption", "encode", "check", "speech"])

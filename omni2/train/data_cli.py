@@ -104,6 +104,7 @@ def interruption(
     phrase: Annotated[list[str] | None, typer.Option(help='what to stop at; else "Stop Omni"')] = None,
     near: Annotated[list[str] | None, typer.Option(help="what not to stop at, besides the list within")] = None,
     talk: Annotated[int, typer.Option(help="different sentences that people say besides")] = 400,
+    snr: Annotated[tuple[float, float], typer.Option(help="dB of a phrase over all else, from and to")] = (0.0, 30.0),
     voices: Voices = None,
     answer_voice: AnswerVoice = "hibari",
     model: Model = None,
@@ -124,7 +125,7 @@ def interruption(
     texts = tuple(row.question_text for row in sentences[:talk])
     own = tuple(row.answer_text for row in own_rows("answers"))
     phrases, others = tuple(phrase or PHRASES), (*near_phrases(), *(near or ()))
-    listen = Listen(_names(voices), answer_voice, texts, own, phrases, others, seed=seed)
+    listen = Listen(_names(voices), answer_voice, texts, own, phrases, others, snr=snr, seed=seed)
     _report(make(windows(count, seed), out, [listen, *_encode(model, None, keep)], workers=workers, total=count))
 
 

@@ -80,11 +80,13 @@ class Listen:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raise InputError for voices kept for evaluation or where there is nothing to say."""
+        """Raise InputError for voices kept for evaluation, nothing to say, or spans that are none."""
         if {*self.voices, self.answer} & {*RESERVED}:
             raise InputError(f"the voices {', '.join(RESERVED)} are kept for evaluation")
         if not all((self.voices, self.texts, self.own, self.phrases, self.near, self.nods)):
             raise InputError("interruption data need voices, texts, answers, phrases, near phrases and nods")
+        if self.snr[0] > self.snr[1]:
+            raise InputError(f"{self.snr[0]:g} to {self.snr[1]:g} dB: give the lower one first")
         if not HOLD < self.window <= SCENE:
             raise InputError(f"a window lasts more than {HOLD:g} and at most {SCENE:g} s")
 
