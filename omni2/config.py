@@ -1,6 +1,6 @@
 """Sizes of a model and choices of a request: frozen, checked where they are made."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from omni2.errors import InputError
 
@@ -66,18 +66,22 @@ class Seek:
     """How the likeliest text is searched for (see `omni2.search`); one beam takes the likeliest token at each step.
 
     With a `cascade` above 0 a spoken question is written down first, and a text counts by the logarithm of how likely
-    it is as an answer to the sound, and `cascade` times that of how likely as one to what was written.  Not so behind
-    earlier turns: "And of Italy?" has no second word to make up for one misheard.
+    it is as an answer to the sound, and `cascade` times that of how likely as one to what was written.  Not so if it is
+    as good as `sure` by the sound alone, as likely as that; nor behind earlier turns: "And of Italy?" has no second
+    word to make up for one misheard.
     """
 
     beams: int = 1
     cascade: float = 0.0
+    sure: float = 1.0
 
     def __post_init__(self) -> None:
         if self.beams < 1:
             raise InputError(f"beams are 1 (no search) or more, not {self.beams}")
         if not 0 <= self.cascade <= 10:
             raise InputError(f"the weight of a cascade is 0 (off) to 10, not {self.cascade}")
+        if not 0 <= self.sure <= 1:
+            raise InputError(f"sure is a probability, 0 to 1 (never), not {self.sure}")
 
 
 GREEDY = Seek()
@@ -104,3 +108,7 @@ class Sampling:
             raise InputError("the text is to be drawn, and the likeliest sought; take temperature 0, or no search")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise InputError(f"max_tokens is 1 or more, not {self.max_tokens}")
+
+    def settled(self, own: Seek) -> "Sampling":
+        """The same, with what is to `seek` if that was left to the model, which has its `own`."""
+        return self if self.seek is not None else replace(self, seek=own if self.text.greedy else GREEDY)

@@ -10,6 +10,7 @@ first, and one of them goes on to speak it.  Rows have their own positions, so c
 two steps.  Whoever waits for a step drives the loop; there is no thread of its own.
 """
 
+import math
 import threading
 import time
 from collections import deque
@@ -26,7 +27,7 @@ from omni2.model import LanguageModel, Rows
 from omni2.pace import Pace
 from omni2.prompt import Prompt
 from omni2.sampling import sample
-from omni2.search import Search
+from omni2.search import Search, Text
 from omni2.tokens import AUDIO_LAYERS, TEXT_LAYER
 from omni2.turn import FinishReason, Row, Step, Turn
 
@@ -47,6 +48,10 @@ class Conversation(Iterator[Step]):
         if step is None:
             raise StopIteration
         return step
+
+    def likelihood(self) -> float:
+        """How likely the text is that is searched for, 0 to 1, once it is found; 0 where there is no search."""
+        return self._engine.searched(self._turn)
 
     def close(self) -> None:
         """Stop decoding, at the latest with the end of the step under way, and free the rows; safe to call twice."""
@@ -107,7 +112,7 @@ class Engine:
         seek = sampling.seek or GREEDY
         ways = [prompt] if second is None or not prompt.written or len(second) >= limit else [prompt, second]
         search = None
-        if prompt.written and (seek.beams > 1 or len(ways) > 1):
+        if prompt.written and seek != GREEDY:
             search = Search(seek.beams, self.layout.eot, (1.0, seek.cascade)[: len(ways)])
         if len(prompt) >= limit:
             raise ContextLengthError(f"the turn takes {len(prompt)} of {limit} positions; shorten it")
@@ -140,6 +145,14 @@ class Engine:
                 self._advance()
                 self._reap()
             return turn.steps.popleft() if turn.steps else None
+
+    def searched(self, turn: Turn) -> float:
+        """How likely the text is that a search finds for `turn`, decoding for all until it is found."""
+        with self._alone():
+            while turn.search is not None and not turn.finished:
+                self._advance()
+                self._reap()
+            return turn.likelihood
 
     def cancel(self, turn: Turn) -> None:
         """Take `turn` out of the batch; what it had decoded ahead is thrown away.
@@ -289,8 +302,9 @@ class Engine:
         if not grown or max(row.position for row in turn.rows) + 1 >= turn.limit:
             self._tell(turn, search.best())
 
-    def _tell(self, turn: Turn, text: list[int]) -> None:
+    def _tell(self, turn: Turn, best: Text) -> None:
         """End a search with what it found: a written answer is whole with that, a spoken one is decoded along it."""
+        text, turn.likelihood = best.ids, math.exp(best.score)
         slots = {*turn.spare, *(row.slot for row in turn.rows)}
         if turn.prompt.audio_out:
             slots.remove(own := turn.rows[0].slot)

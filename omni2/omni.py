@@ -5,7 +5,7 @@ bytes → waveform / picture → features → Prompt → Engine → Step → fra
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from omni2.answer import Answer, AnswerStream, Chunk, Samples, Timings
 from omni2.audio import SAMPLE_RATE, Sound, to_waveform
 from omni2.bundle import Bundle, save
 from omni2.codec.stream import CHUNK_FRAMES, SpeechStream
-from omni2.config import GREEDY, ROWS, Sampling
+from omni2.config import ROWS, Sampling
 from omni2.duplex.events import Policy
 from omni2.duplex.finished import finished
 from omni2.duplex.heard import Memory
@@ -24,7 +24,7 @@ from omni2.duplex.overheard import LISTENING, Overheard, overheard
 from omni2.duplex.phrases import PHRASES
 from omni2.duplex.session import Session
 from omni2.encoder import FRAME_RATE, Window
-from omni2.engine import Engine
+from omni2.engine import Conversation, Engine
 from omni2.errors import AbilityError, InputError
 from omni2.model import OmniLM
 from omni2.pace import Pace
@@ -146,12 +146,15 @@ class OmniModel:
         heard = self._hear(audio, rate, window) if audio is not None else None
         ids = self._read(text) if text is not None else None
         past = [(self._read(asked) if asked.strip() else [], self._read(told)) for asked, told in history]
-        prompt, second = self.prompts.question(picture, heard, ids, reply, past), None
-        sampling = self._settled(sampling)
-        if heard is not None and sampling.seek and sampling.seek.cascade and prompt.written and not past:
-            words = self.transcribe(Heard(heard, heard.shape[0] / FRAME_RATE)) if "transcribe" in self.abilities else ""
-            second = self.prompts.question(picture, None, self._read(words), reply, past) if words else None
-        return self._start(prompt, sampling, first_chunk_frames, chunk_frames, second)
+        prompt = self.prompts.question(picture, heard, ids, reply, past)
+        sampling = (sampling or Sampling()).settled(self.bundle.seek)
+        speech = self._speech(prompt, sampling.seed, first_chunk_frames, chunk_frames)
+        steps = self.engine.submit(prompt, sampling)
+        if heard is not None and not past and self._doubts(steps, prompt, sampling):
+            words = self.transcribe(Heard(heard, heard.shape[0] / FRAME_RATE))
+            second = self.prompts.question(picture, None, self._read(words), reply) if words else None
+            steps = self.engine.submit(prompt, sampling, second)
+        return self._tell(steps, prompt, speech)
 
     def answer(
         self,
@@ -286,32 +289,36 @@ class OmniModel:
         """Write config.json, the weights as safetensors in `dtype` and tokenizer.json into `folder`."""
         save(self.bundle, Path(folder), dtype)
 
-    def _settled(self, sampling: Sampling | None) -> Sampling:
-        """`sampling` with what is left to the model."""
-        sampling = sampling or Sampling()
-        own = self.bundle.seek if sampling.text.greedy else GREEDY
-        return replace(sampling, seek=own) if sampling.seek is None else sampling
+    def _start(self, prompt: Prompt, sampling: Sampling | None) -> AnswerStream:
+        sampling = (sampling or Sampling()).settled(self.bundle.seek)
+        speech = self._speech(prompt, sampling.seed)
+        return self._tell(self.engine.submit(prompt, sampling), prompt, speech)
 
-    def _start(
-        self,
-        prompt: Prompt,
-        sampling: Sampling | None,
-        first_chunk_frames: int = 1,
-        chunk_frames: int | None = None,
-        second: Prompt | None = None,
-    ) -> AnswerStream:
-        sampling, speech = self._settled(sampling), None
-        if prompt.audio_out:
-            codec, seed = self.bundle.codec, sampling.seed
-            if chunk_frames is None:
-                most = max(CHUNK_FRAMES, first_chunk_frames)
-                speech = SpeechStream(codec, first_chunk_frames, most, seed, self.engine.load)
-            else:
-                speech = SpeechStream(codec, first_chunk_frames, chunk_frames, seed)
+    def _doubts(self, steps: Conversation, prompt: Prompt, sampling: Sampling) -> bool:
+        """Whether the words of a spoken question are to count as well; then `steps` are closed."""
+        seek = sampling.seek
+        if seek is None or not seek.cascade or not prompt.written or "transcribe" not in self.abilities:
+            return False
+        doubts = True
+        try:
+            doubts = steps.likelihood() < seek.sure
+        finally:
+            if doubts:
+                steps.close()
+        return doubts
+
+    def _speech(self, prompt: Prompt, seed: int, first: int = 1, most: int | None = None) -> SpeechStream | None:
+        if not prompt.audio_out:
+            return None
+        if most is not None:
+            return SpeechStream(self.bundle.codec, first, most, seed)
+        return SpeechStream(self.bundle.codec, first, max(CHUNK_FRAMES, first), seed, self.engine.load)
+
+    def _tell(self, steps: Conversation, prompt: Prompt, speech: SpeechStream | None) -> AnswerStream:
         words = WordStream(self.bundle.tokenizer, self.bundle.lm.layout)
         lead = self.bundle.lm.config.text_lead
         pace = (lead, self.bundle.codec.frame_size) if lead and prompt.audio_out else None
-        return AnswerStream(self.engine.submit(prompt, sampling, second), words, speech, self.sample_rate, pace)
+        return AnswerStream(steps, words, speech, self.sample_rate, pace)
 
     def _need(self, ability: str) -> None:
         if ability not in self.abilities:

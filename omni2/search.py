@@ -60,6 +60,8 @@ class Search:
         self._open = [text for _, text in grown]
         return [(parent, text.ids[-1]) for parent, text in grown]
 
-    def best(self) -> list[int]:
-        """The ids of the likeliest text that ended, with `end`; if none did, of the likeliest open one."""
-        return [*self._ended.ids, self.end] if self._ended is not None else [*self._open[0].ids]
+    def best(self) -> Text:
+        """The likeliest text that ended, with `end`; if none did, the likeliest open one."""
+        if self._ended is None:
+            return self._open[0]
+        return Text((*self._ended.ids, self.end), self._ended.score)

@@ -40,7 +40,7 @@ class Turn:
     """The state of one conversation inside the engine.
 
     While its text is searched for, rows write some side by side, each with one for every way in which the question is
-    put, and slots in `spare` wait for more; what was found is `found`.
+    put, and slots in `spare` wait for more; what was found is `found`, and how likely it is `likelihood`.
     """
 
     rows: list[Row]
@@ -51,6 +51,7 @@ class Turn:
     search: Search | None = None
     spare: list[int] = field(default_factory=list)
     found: deque[int] = field(default_factory=deque)
+    likelihood: float = 0.0
     steps: deque[Step] = field(default_factory=deque)
     text_ended: bool = False
     finished: bool = False

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
+from math import exp
 
 import pytest
 import torch
@@ -42,8 +43,11 @@ def searched(seed: int, beams: int, weights: tuple[float, ...] = (1.0,)) -> tupl
         grown = search.grow(torch.stack([torch.stack(each) for each in ways]))
         assert len(grown) <= beams
         texts = [(*texts[parent], token) for parent, token in grown]
-    *text, end = search.best()
+    best = search.best()
+    *text, end = best.ids
     assert end == END
+    whole = sum(weight * score(seed + way, tuple(text)) for way, weight in enumerate(weights))
+    assert best.score == pytest.approx(whole, abs=1e-4)
     return tuple(text)
 
 
@@ -181,6 +185,25 @@ def test_speech_whose_text_is_its_own_is_not_searched() -> None:
         assert alone(kind, "searched") == alone(kind, "greedy")
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [EARLY, "spoken, text"])
+def test_a_conversation_knows_how_likely_the_text_found_is(kind: str) -> None:
+    prompt, engine = PROMPTS[kind], Engine(LM, slots=3)
+    conversation = engine.submit(prompt, Sampling(seek=Seek(3)))
+    likelihood = conversation.likelihood()
+    assert engine.live == (kind == EARLY)  # a written answer is whole then
+    steps = tuple(conversation)
+    assert steps == alone(kind, "searched")
+    total, ids = 0.0, prompt.ids.clone()
+    ids[:AUDIO_LAYERS, -1] = LAYOUT.pad_audio
+    for token in (step.text for step in steps if step.text is not None):
+        logs = LM.text_logits(LM(LM.embed(ids[None], [prompt.spans]))[0, -1]).float().log_softmax(-1)
+        total += float(logs[token])
+        ids = torch.cat([ids, torch.tensor([[*[LAYOUT.pad_audio] * AUDIO_LAYERS, token]]).T], 1)
+    assert likelihood == pytest.approx(exp(total), rel=1e-4)
+    assert Engine(LM).submit(prompt).likelihood() == 0
+
+
 def test_a_search_takes_a_row_a_beam_and_its_speech_one() -> None:
     engine = Engine(LM, slots=4)
     conversation = engine.submit(PROMPTS[EARLY], Sampling(seek=Seek(3)))
@@ -211,6 +234,8 @@ def test_impossible_searches_are_refused() -> None:
         Seek(0)
     with pytest.raises(InputError, match="to 10, not -1"):
         Seek(cascade=-1.0)
+    with pytest.raises(InputError, match="a probability, 0 to 1"):
+        Seek(sure=1.1)
     with pytest.raises(InputError, match="temperature 0"):
         Sampling(Pick(0.7), seek=Seek(2))
     engine = Engine(LM, slots=2)
@@ -253,6 +278,25 @@ def test_a_model_counts_what_it_wrote_down_of_a_spoken_question(monkeypatch: pyt
     assert both.answer(text="hello").text == plain.answer(text="hello").text
     deaf = OmniModel(replace(bundle, abilities=frozenset({"answer"}), seek=seek))  # it never learned to write
     assert deaf.answer(heard).text == plain.answer(heard).text
-    past = [("hello", "no")]
+    past, sure = [("hello", "no")], OmniModel(replace(bundle, seek=Seek(2, 1.0, sure=0.0)))
+    monkeypatch.setattr(sure, "transcribe", lambda heard: pytest.fail("written down though sure"))
+    assert sure.answer(heard).text == plain.answer(heard).text
     monkeypatch.setattr(both, "transcribe", lambda heard: pytest.fail("written down behind an earlier turn"))
     assert both.answer(heard, history=past).text == plain.answer(heard, history=past).text
+
+
+def test_what_fails_in_a_search_gives_its_rows_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = OmniModel(replace(tiny_bundle(), seek=Seek(2, 1.0)), slots=4)
+    logits = model.bundle.lm.text_logits
+
+    def fail(hidden: Tensor) -> Tensor:
+        if len(hidden) > 1:
+            raise RuntimeError("no memory left")
+        return logits(hidden)
+
+    monkeypatch.setattr(model.bundle.lm, "text_logits", fail)
+    with pytest.raises(RuntimeError, match="no memory left"):
+        model.stream(tone())
+    with pytest.raises(InputError, match="chunk sizes"):
+        model.stream(tone(), first_chunk_frames=0)
+    assert (model.engine.live, free(model.engine)) == (0, 4)

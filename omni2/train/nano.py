@@ -37,7 +37,7 @@ from omni2.weights import read_into
 
 EFFICIENTNET = "efficientnet"
 ASSETS = Path(__file__).parents[1] / "assets" / "nano"
-SEEK = Seek(beams=2, cascade=0.3)  # 4 beams found no more right answers
+SEEK = Seek(beams=2, cascade=0.3, sure=0.8)  # 4 beams found no more right answers
 CONFIG = ModelConfig(
     n_layer=6,
     n_head=6,
