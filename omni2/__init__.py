@@ -13,13 +13,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from omni2.config import Pick, Sampling
+    from omni2.config import Pick, Sampling, Seek
     from omni2.errors import OmniError
     from omni2.omni import Answer, Chunk, OmniModel
 
-__all__ = ["Answer", "Chunk", "OmniError", "OmniModel", "Pick", "Sampling"]
+__all__ = ["Answer", "Chunk", "OmniError", "OmniModel", "Pick", "Sampling", "Seek"]
 
-_HOMES = {"OmniError": "errors", "Pick": "config", "Sampling": "config"}
+_HOMES = {"OmniError": "errors", "Pick": "config", "Sampling": "config", "Seek": "config"}
 
 
 def __getattr__(name: str) -> object:
