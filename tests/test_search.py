@@ -180,6 +180,17 @@ def test_no_room_ends_a_search(kind: str) -> None:
     assert LAYOUT.eot not in [step.text for step in steps]
 
 
+def test_a_text_cut_for_want_of_room_is_all_that_is_spoken() -> None:
+    """Where words and not the sound of a question fill the context, speech goes on without text."""
+    limit = LM.config.block_size
+    second = BUILD.typed([5] * (limit - 7))
+    steps = list(Engine(LM).submit(PROMPTS["spoken"], Sampling(seek=Seek(2, 0.1)), second))
+    told = limit - len(second)
+    assert len(steps) > told > 0
+    assert [step.text is not None for step in steps] == [n < told for n in range(len(steps))]
+    assert LAYOUT.eot not in [step.text for step in steps]
+
+
 def test_speech_whose_text_is_its_own_is_not_searched() -> None:
     for kind in set(PROMPTS) - set(SEARCHED):
         assert alone(kind, "searched") == alone(kind, "greedy")
