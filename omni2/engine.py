@@ -139,20 +139,27 @@ class Engine:
         return Conversation(self, turn)
 
     def wait(self, turn: Turn) -> Step | None:
-        """The next step of `turn`, decoding for all until it is there; None behind the last one."""
-        with self._alone():
-            while not turn.steps and not turn.finished:
-                self._advance()
-                self._reap()
-            return turn.steps.popleft() if turn.steps else None
+        """The next step of `turn`, decoding for all until it is there; None behind the last one.
+
+        Between two steps of a search the lock is free, and others take what was decoded for them.
+        """
+        while True:
+            with self._alone():
+                if not turn.steps and not turn.finished:
+                    self._advance()
+                    self._reap()
+                if turn.steps or turn.finished:
+                    return turn.steps.popleft() if turn.steps else None
 
     def searched(self, turn: Turn) -> float:
         """How likely the text is that a search finds for `turn`, decoding for all until it is found."""
-        with self._alone():
-            while turn.search is not None and not turn.finished:
-                self._advance()
-                self._reap()
-            return turn.likelihood
+        while True:
+            with self._alone():
+                if turn.search is not None and not turn.finished:
+                    self._advance()
+                    self._reap()
+                if turn.search is None or turn.finished:
+                    return turn.likelihood
 
     def cancel(self, turn: Turn) -> None:
         """Take `turn` out of the batch; what it had decoded ahead is thrown away.

@@ -1,5 +1,7 @@
 """The likeliest text is found: by the search alone, and by the engine, whose rows it takes and gives back."""
 
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
@@ -225,6 +227,34 @@ def test_a_search_takes_a_row_a_beam_and_its_speech_one() -> None:
     assert free(engine) == 3
     list(conversation)
     assert (engine.live, free(engine)) == (0, 4)
+
+
+def test_others_are_served_while_a_search_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, asked = Engine(LM, slots=5), threading.Event()
+    other, searching = (
+        engine.submit(PROMPTS["spoken, one row"]),
+        engine.submit(PROMPTS["typed"], Sampling(seek=Seek(2))),
+    )
+    step, served = engine.lm.text_logits, []
+
+    def slow(hidden: Tensor) -> Tensor:
+        asked.set()
+        time.sleep(0.005)
+        return step(hidden)
+
+    def read() -> None:
+        asked.wait()
+        for _ in range(5):
+            next(other)
+            served.append(engine.steps)
+
+    monkeypatch.setattr(engine.lm, "text_logits", slow)
+    reader = threading.Thread(target=read)
+    reader.start()
+    searching.likelihood()
+    ended = engine.steps
+    reader.join()
+    assert served[-1] < ended
 
 
 def test_closing_amid_a_search_frees_its_rows() -> None:
