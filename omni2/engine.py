@@ -121,8 +121,8 @@ class Engine:
         except (RuntimeError, ValueError, TypeError) as error:
             raise InputError(f"a seed is a whole number of at most 64 bits, not {sampling.seed}") from error
         count = seek.beams * len(ways) if search else 2 if prompt.paired else 1
-        if count > self.slots:
-            raise InputError(f"this takes {count} rows, and there are {self.slots}; ask for fewer beams")
+        if search and count > self.slots:
+            raise InputError(f"this search takes {count} rows, and there are {self.slots}; ask for fewer beams")
         with self._alone():
             if len(self._free) < count:
                 raise BusyError(f"all {self.slots} rows are taken; try again later")

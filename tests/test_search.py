@@ -280,7 +280,7 @@ def test_impossible_searches_are_refused() -> None:
     with pytest.raises(InputError, match="temperature 0"):
         Sampling(Pick(0.7), seek=Seek(2))
     engine = Engine(LM, slots=2)
-    with pytest.raises(InputError, match="takes 3 rows, and there are 2"):
+    with pytest.raises(InputError, match="search takes 3 rows, and there are 2"):
         engine.submit(BUILD.typed([1]), Sampling(seek=Seek(3)))
     assert free(engine) == 2
 
