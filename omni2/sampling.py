@@ -5,6 +5,8 @@ from torch import Tensor
 
 from omni2.config import Pick
 
+COLDEST = 1e-6  # a temperature that leaves nothing but the best, and divides logits without overflow
+
 
 def sample(logits: Tensor, pick: Pick, generator: torch.Generator) -> Tensor:
     """Draw one id from each row of `logits` (…, vocabulary), at most one axis before it → (…,) int64.
@@ -16,7 +18,7 @@ def sample(logits: Tensor, pick: Pick, generator: torch.Generator) -> Tensor:
         return logits.argmax(-1)
     if logits.ndim == 1:
         return sample(logits[None], pick, generator)[0]
-    ordered, ids = (logits.float() / pick.temperature).sort(-1, descending=True)
+    ordered, ids = (logits.float() / max(pick.temperature, COLDEST)).sort(-1, descending=True)
     if 0 < pick.top_k < ordered.shape[-1]:
         ordered = ordered[:, : pick.top_k]
     shares = ordered.softmax(-1)

@@ -96,3 +96,9 @@ def test_impossible_samplings_are_refused(max_tokens: int) -> None:
 
 def test_defaults_are_greedy_as_in_the_released_models() -> None:
     assert Sampling() == Sampling(Pick(0.0, 0, 1.0), Pick(0.0, 0, 1.0), 0, None)
+
+
+@pytest.mark.parametrize("temperature", [1e-5, 1e-40, 5e-151])
+def test_no_temperature_is_too_cold(temperature: float) -> None:
+    logits = torch.tensor([[1.0, 3.0, -50.0], [60.0, 7.0, 8.0]])
+    assert sample(logits, Pick(temperature), torch.Generator().manual_seed(0)).tolist() == [1, 0]

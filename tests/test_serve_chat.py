@@ -83,12 +83,12 @@ def expected(model: OmniModel, **choices: Any) -> tuple[bytes, str, list[Chunk]]
 
 
 def test_the_mini_omni2_client_hears_and_reads_the_whole_answer(address: str, model: OmniModel) -> None:
-    sound, text, chunks = expected(model)
+    sound, text, _ = expected(model)
     with ask(address) as response:
         assert response.status_code == 200
         sounds, read = mini_omni2_client(response)
     assert (b"".join(sounds), read) == (sound, text)
-    assert len(sounds) == sum(chunk.audio.size > 0 for chunk in chunks) > 2
+    assert len(sounds) > 2  # how many, is a matter of how busy the machine is
     assert text
     assert len(sound) > 4_000
 
