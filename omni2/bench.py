@@ -250,8 +250,9 @@ def starting(folder: str, weights: str) -> tuple[float, float, float]:
     code = (
         "import sys, time, numpy as np; began = time.perf_counter()\n"
         "from omni2 import OmniModel\n"
+        "from omni2.config import ROWS\n"
         "further = int(sys.argv[3])\n"
-        "model = OmniModel.from_pretrained(sys.argv[1], weights=sys.argv[2], slots=4 * (1 + further))\n"
+        "model = OmniModel.from_pretrained(sys.argv[1], weights=sys.argv[2], slots=ROWS * (1 + further))\n"
         "ready = time.perf_counter() - began\n"
         "sound = np.sin(np.arange(48000) / 9).astype(np.float32)\n"
         "first = model.stream(sound)\n"
