@@ -66,9 +66,9 @@ class Seek:
     """How the likeliest text is searched for (see `omni2.search`); one beam takes the likeliest token at each step.
 
     With a `cascade` above 0 a spoken question is written down first, and a text counts by the logarithm of how likely
-    it is as an answer to the sound, and `cascade` times that of how likely as one to what was written.  Not so where the
-    best answer to the sound alone is as likely as `sure` (1: never), nor behind earlier turns: "And of Italy?" has no
-    second word to make up for one misheard.
+    it is as an answer to the sound, and `cascade` times that of how likely as one to what was written.  Not so where
+    the best answer to the sound alone is as likely as `sure` (1: never), nor behind earlier turns: "And of Italy?" has
+    no second word to make up for one misheard.
     """
 
     beams: int = 1
