@@ -49,9 +49,12 @@ class Conversation(Iterator[Step]):
             raise StopIteration
         return step
 
-    def likelihood(self) -> float:
-        """How likely the text is that is searched for, 0 to 1, once it is found; 0 where there is no search."""
-        return self._engine.searched(self._turn)
+    def likely(self, least: float) -> bool:
+        """Whether the text that is searched for is found as likely as `least`, 0 to 1; told as soon as none can be.
+
+        Without a search nothing is found, so that it is as likely as 0 alone.
+        """
+        return self._engine.searched(self._turn, math.log(least) if least else -math.inf)
 
     def close(self) -> None:
         """Stop decoding, at the latest with the end of the step under way, and free the rows; safe to call twice."""
@@ -151,15 +154,17 @@ class Engine:
                 if turn.steps or turn.finished:
                     return turn.steps.popleft() if turn.steps else None
 
-    def searched(self, turn: Turn) -> float:
-        """How likely the text is that a search finds for `turn`, decoding for all until it is found."""
+    def searched(self, turn: Turn, least: float) -> bool:
+        """Whether a search finds a text for `turn` that scores `least`, decoding for all until that is known."""
         while True:
             with self._alone():
                 if turn.search is not None and not turn.finished:
                     self._advance()
                     self._reap()
                 if turn.search is None or turn.finished:
-                    return turn.likelihood
+                    return turn.score >= least
+                if turn.search.most < least:
+                    return False
 
     def cancel(self, turn: Turn) -> None:
         """Take `turn` out of the batch; what it had decoded ahead is thrown away.
@@ -311,7 +316,7 @@ class Engine:
 
     def _tell(self, turn: Turn, best: Text) -> None:
         """End a search with what it found: a written answer is whole with that, a spoken one is decoded along it."""
-        text, turn.likelihood = best.ids, math.exp(best.score)
+        text, turn.score = best.ids, best.score
         slots = {*turn.spare, *(row.slot for row in turn.rows)}
         if turn.prompt.audio_out:
             slots.remove(own := turn.rows[0].slot)

@@ -301,7 +301,7 @@ class OmniModel:
             return False
         doubts = True
         try:
-            doubts = steps.likelihood() < seek.sure
+            doubts = not steps.likely(seek.sure)
         finally:
             if doubts:
                 steps.close()

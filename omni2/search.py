@@ -60,6 +60,11 @@ class Search:
         self._open = [text for _, text in grown]
         return [(parent, text.ids[-1]) for parent, text in grown]
 
+    @property
+    def most(self) -> float:
+        """What the text to be found scores at most while some are open: each id makes them less likely."""
+        return max(text.score for text in self._open)
+
     def best(self) -> Text:
         """The likeliest text that ended, with `end`; if none did, the likeliest open one."""
         if self._ended is None:

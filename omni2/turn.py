@@ -1,5 +1,6 @@
 """What the decoding loop keeps of each conversation, and what it tells of a step."""
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal
@@ -40,7 +41,7 @@ class Turn:
     """The state of one conversation inside the engine.
 
     While its text is searched for, rows write some side by side, each with one for every way in which the question is
-    put, and slots in `spare` wait for more; what was found is `found`, and how likely it is `likelihood`.
+    put, and slots in `spare` wait for more; what was found is `found`, and how likely it is `score`, a logarithm.
     """
 
     rows: list[Row]
@@ -51,7 +52,7 @@ class Turn:
     search: Search | None = None
     spare: list[int] = field(default_factory=list)
     found: deque[int] = field(default_factory=deque)
-    likelihood: float = 0.0
+    score: float = -math.inf
     steps: deque[Step] = field(default_factory=deque)
     text_ended: bool = False
     finished: bool = False

@@ -39,8 +39,9 @@ def logits(seed: int, text: tuple[int, ...]) -> Tensor:
 
 
 def searched(seed: int, beams: int, weights: tuple[float, ...] = (1.0,)) -> tuple[int, ...]:
-    search, texts = Search(beams, END, weights), [()]
+    search, texts, most = Search(beams, END, weights), [()], 0.0
     while texts:
+        most = search.most
         ways = [[logits(seed + way, text) for way in range(len(weights))] for text in texts]
         grown = search.grow(torch.stack([torch.stack(each) for each in ways]))
         assert len(grown) <= beams
@@ -48,14 +49,14 @@ def searched(seed: int, beams: int, weights: tuple[float, ...] = (1.0,)) -> tupl
     best = search.best()
     *text, end = best.ids
     assert end == END
+    assert best.score <= most + 1e-6
     whole = sum(weight * score(seed + way, tuple(text)) for way, weight in enumerate(weights))
     assert best.score == pytest.approx(whole, abs=1e-4)
     return tuple(text)
 
 
 def score(seed: int, text: tuple[int, ...]) -> float:
-    steps = [logits(seed, text[:n]).log_softmax(-1)[token] for n, token in enumerate((*text, END))]
-    return float(sum(steps))
+    return float(sum(logits(seed, text[:n]).log_softmax(-1)[token] for n, token in enumerate((*text, END))))
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.3, 2.0]))
@@ -202,19 +203,27 @@ def test_speech_whose_text_is_its_own_is_not_searched() -> None:
 @pytest.mark.parametrize("kind", [EARLY, "spoken, text"])
 def test_a_conversation_knows_how_likely_the_text_found_is(kind: str) -> None:
     prompt, engine = PROMPTS[kind], Engine(LM, slots=3)
-    conversation = engine.submit(prompt, Sampling(seek=Seek(3)))
-    likelihood = conversation.likelihood()
-    assert engine.live == (kind == EARLY)  # a written answer is whole then
-    steps = tuple(conversation)
-    assert steps == alone(kind, "searched")
+    steps = alone(kind, "searched")
     total, ids = 0.0, prompt.ids.clone()
     ids[:AUDIO_LAYERS, -1] = LAYOUT.pad_audio
     for token in (step.text for step in steps if step.text is not None):
         logs = LM.text_logits(LM(LM.embed(ids[None], [prompt.spans]))[0, -1]).float().log_softmax(-1)
         total += float(logs[token])
         ids = torch.cat([ids, torch.tensor([[*[LAYOUT.pad_audio] * AUDIO_LAYERS, token]]).T], 1)
-    assert likelihood == pytest.approx(exp(total), rel=1e-4)
-    assert Engine(LM).submit(prompt).likelihood() == 0
+    conversation = engine.submit(prompt, Sampling(seek=Seek(3)))
+    assert conversation.likely(exp(total) * 0.999)
+    assert engine.live == (kind == EARLY)  # a written answer is whole then
+    assert not conversation.likely(exp(total) * 1.001)
+    assert tuple(conversation) == steps
+    assert not Engine(LM).submit(prompt).likely(1e-300)
+
+
+def test_a_search_for_what_is_too_unlikely_is_told_at_once() -> None:
+    engine = Engine(LM)
+    conversation = engine.submit(PROMPTS[EARLY], Sampling(seek=Seek(3)))
+    assert not conversation.likely(1.0)  # no id is certain
+    assert engine.steps == 1
+    assert tuple(conversation) == alone(EARLY, "searched")
 
 
 def test_a_search_takes_a_row_a_beam_and_its_speech_one() -> None:
@@ -231,10 +240,8 @@ def test_a_search_takes_a_row_a_beam_and_its_speech_one() -> None:
 
 def test_others_are_served_while_a_search_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, asked = Engine(LM, slots=5), threading.Event()
-    other, searching = (
-        engine.submit(PROMPTS["spoken, one row"]),
-        engine.submit(PROMPTS["typed"], Sampling(seek=Seek(2))),
-    )
+    other = engine.submit(PROMPTS["spoken, one row"])
+    searching = engine.submit(PROMPTS["typed"], Sampling(seek=Seek(2)))
     step, served = engine.lm.text_logits, []
 
     def slow(hidden: Tensor) -> Tensor:
@@ -251,7 +258,7 @@ def test_others_are_served_while_a_search_goes_on(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(engine.lm, "text_logits", slow)
     reader = threading.Thread(target=read)
     reader.start()
-    searching.likelihood()
+    searching.likely(0)
     ended = engine.steps
     reader.join()
     assert served[-1] < ended
