@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from omni2.bundle import CODEC, save
 from omni2.codec.istft import IstftCodec, IstftConfig
 from omni2.train.cli import train as commands
-from omni2.train.decoder_loop import DECODER, LOG, STATE, DecoderRun, DecoderTraining, batch, encoded, train_decoder
+from omni2.train.decoder_loop import DECODER, STATE, DecoderRun, DecoderTraining, batch, encoded, train_decoder
 from omni2.train.discriminator import SpectrogramDiscriminator, deception, judgement
 from omni2.train.nano import Workshop, trained_codec
 from omni2.weights import read_into, write
@@ -51,7 +51,7 @@ def test_the_decoder_learns_and_codes_stay(tmp_path: Path, adversarial: float) -
     codes = before.encode(wave)
     assert torch.equal(codes, trained.encode(wave))
     assert not torch.equal(before.decode(codes), trained.decode(codes))
-    rows = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "decoder.jsonl").read_text().splitlines()]
     assert all(("judgement" in row) == bool(adversarial) for row in rows)
     stored = read_into(lambda: IstftCodec(SIZES), tmp_path / CODEC)
     assert torch.equal(stored.head.weight, trained.head.weight.half().float())
@@ -87,7 +87,7 @@ def test_a_resumed_run_is_the_whole_run(tmp_path: Path) -> None:
     again = train_decoder(speech(), tmp_path / "cut", other, options)
     for (name, a), b in zip(whole.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
-    logs = [(tmp_path / run / LOG).read_text().splitlines() for run in ("whole", "cut")]
+    logs = [(tmp_path / run / "decoder.jsonl").read_text().splitlines() for run in ("whole", "cut")]
     rows = [[{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in log] for log in logs]
     assert rows[0] == rows[1]
     assert [row["step"] for row in rows[0]] == [0, 1, 2, 3]

@@ -21,7 +21,7 @@ from omni2.train.cli import train as commands
 from omni2.train.data.artists import Artist
 from omni2.train.data.things import Scene, classes
 from omni2.train.efficientnet_weights import Lite
-from omni2.train.eye import FROZEN, LOG, STATE, Drawn, EyeRun, EyeTraining, batch, train_eye
+from omni2.train.eye import FROZEN, STATE, Drawn, EyeRun, EyeTraining, batch, train_eye
 from omni2.train.run import load_state
 
 OPTIONS = EyeTraining(steps=4, batch=4, warmup=1, save_every=2, log_every=1)
@@ -142,7 +142,7 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.
     for a, b in zip(whole.parameters(), cut.parameters(), strict=True):
         assert torch.equal(a, b)
     logs = [
-        [{**json.loads(line), "seconds": 0} for line in (tmp_path / name / LOG).read_text().splitlines()]
+        [{**json.loads(line), "seconds": 0} for line in (tmp_path / name / "eye.jsonl").read_text().splitlines()]
         for name in ("whole", "cut")
     ]
     assert logs[0] == logs[1]

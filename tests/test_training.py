@@ -137,14 +137,19 @@ def test_the_codec_learns_and_resumes(tmp_path: Path):
     speech = ((speech + 0.01 * rng.standard_normal(24_000)) * 32767 * 0.5).astype(np.int16)
     options = {"batch": 4, "frames": 40, "warmup": 2, "save_every": 10, "log_every": 1, "learning_rate": 5e-3}
     whole = train_codec(speech, tmp_path / "whole", CodecTraining(steps=20, **options), TINY_CODEC)
-    log = (tmp_path / "whole" / "log.jsonl").read_text().splitlines()
+    log = (tmp_path / "whole" / "codec.jsonl").read_text().splitlines()
     assert len(log) == 20
     state = torch.load(tmp_path / "whole" / "codec.pt", weights_only=True)
     assert state["step"] == 20
     assert torch.equal(state["codec"]["head.weight"], whole.head.weight)
     again = train_codec(speech, tmp_path / "whole", CodecTraining(steps=20, **options), TINY_CODEC)
     assert torch.equal(again.head.weight, whole.head.weight)
-    assert len((tmp_path / "whole" / "log.jsonl").read_text().splitlines()) == 20
+    assert len((tmp_path / "whole" / "codec.jsonl").read_text().splitlines()) == 20
+    train_codec(speech, tmp_path / "cut", CodecTraining(steps=10, **options), TINY_CODEC)
+    before = torch.load(tmp_path / "cut" / "codec.pt", weights_only=True)["average0"]["count"]
+    train_codec(speech, tmp_path / "cut", CodecTraining(steps=11, **options), TINY_CODEC)
+    after = torch.load(tmp_path / "cut" / "codec.pt", weights_only=True)["average0"]["count"]
+    assert (after > 0.989 * before).all(), "it goes on from the averages it had"
 
 
 def test_losses_are_zero_for_equals_and_grow_with_noise():

@@ -1,18 +1,19 @@
 """Training of the embedded codec: reconstruction losses, codebooks as moving averages, resumable."""
 
-import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 
 from omni2.codec.istft import Codebook, IstftCodec, IstftConfig
 from omni2.train.losses import EnvelopeLoss, SpectralLoss
-from omni2.train.run import cosine_rate, fast_bfloat16, load_state, log_row, save_state, set_rate
+from omni2.train.run import Stateful, cosine_rate, fast_bfloat16, follow, set_rate
+
+STATE = "codec.pt"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,14 @@ class CodebookAverage:
         self.book, self.decay = book, decay
         self.count = torch.zeros(book.vectors.shape[0])
         self.total = book.vectors.clone()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """How often each code was taken lately, and the sum of what was; the vectors are the codebook's."""
+        return {"count": self.count, "total": self.total}
+
+    def load_state_dict(self, state_dict: dict[str, Tensor], /) -> None:
+        """Take up what `state_dict` told."""
+        self.count, self.total = state_dict["count"], state_dict["total"]
 
     def update(self, z: Tensor, codes: Tensor) -> None:
         """z (n, codebook_width) float32, codes (n,)."""
@@ -86,42 +95,46 @@ def batches(speech: np.ndarray, training: CodecTraining, frame_size: int, step: 
     return torch.from_numpy(cut)
 
 
+class CodecRun:
+    """Everything that one training run changes."""
+
+    def __init__(self, codec: IstftCodec, training: CodecTraining) -> None:
+        self.codec, self.training = codec, training
+        books = [book for book in codec.codebooks if isinstance(book, Codebook)]
+        self.averages = [CodebookAverage(book, training.decay) for book in books]
+        self.optimiser = torch.optim.AdamW(
+            codec.parameters(), training.learning_rate, betas=(0.8, 0.99), weight_decay=0.01
+        )
+        self.spectral, self.envelopes = SpectralLoss(codec.sample_rate), EnvelopeLoss(codec.sample_rate)
+
+    def step(self, step: int, wave: Tensor) -> dict[str, Tensor | list[float]]:
+        """Learn from samples (B, frames * frame_size) → the losses, and the perplexity of each level."""
+        training, codec = self.training, self.codec
+        set_rate(self.optimiser, cosine_rate(step, training.steps, training.learning_rate, training.warmup, 0.01))
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16()):
+            quantised, commitment, perplexities = quantise(codec, codec.latents(wave), self.averages)
+            made = codec.synthesise(quantised).float()
+        parts = {"loss": self.spectral(made, wave), "envelope": self.envelopes(made, wave), "commitment": commitment}
+        loss = parts["loss"] + training.envelope * parts["envelope"] + training.commitment * commitment
+        self.optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
+        self.optimiser.step()
+        return {**parts, "perplexity": perplexities}
+
+    def parts(self) -> dict[str, Stateful]:
+        """What holds the run's state, by the names that a checkpoint has for it."""
+        averages = {f"average{level}": average for level, average in enumerate(self.averages)}
+        return {"codec": self.codec, "optimiser": self.optimiser, **averages}
+
+
 def train_codec(
     speech: np.ndarray, folder: Path, training: CodecTraining, config: IstftConfig | None = None
 ) -> IstftCodec:
-    """Train on int16 samples (n,); `folder` gets `codec.pt` (resumed from when there) and `log.jsonl`."""
+    """Train on int16 samples (n,); `folder` gets `codec.pt` (resumed from when there) and `codec.jsonl`."""
     torch.manual_seed(training.seed)
     codec = IstftCodec(config or IstftConfig())
-    books = [book for book in codec.codebooks if isinstance(book, Codebook)]
-    averages = [CodebookAverage(book, training.decay) for book in books]
-    optimiser = torch.optim.AdamW(codec.parameters(), training.learning_rate, betas=(0.8, 0.99), weight_decay=0.01)
-    spectral, envelopes = SpectralLoss(codec.sample_rate), EnvelopeLoss(codec.sample_rate)
-    folder.mkdir(parents=True, exist_ok=True)
-    first, saved, began = 0, load_state(folder / "codec.pt"), time.monotonic()
-    if saved is not None:
-        codec.load_state_dict(saved["codec"])
-        optimiser.load_state_dict(saved["optimiser"])
-        for average, (count, total) in zip(averages, saved["averages"], strict=True):
-            average.count, average.total = count, total
-        first = saved["step"]
-    for step in track(range(first, training.steps), description="codec", total=training.steps, completed=first):
-        set_rate(optimiser, cosine_rate(step, training.steps, training.learning_rate, training.warmup, 0.01))
-        wave = batches(speech, training, codec.frame_size, step)
-        with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16()):
-            quantised, commitment, perplexities = quantise(codec, codec.latents(wave), averages)
-            made = codec.synthesise(quantised).float()
-        parts = {"loss": spectral(made, wave), "envelope": envelopes(made, wave), "commitment": commitment}
-        loss = parts["loss"] + training.envelope * parts["envelope"] + training.commitment * commitment
-        optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
-        optimiser.step()
-        if step % training.log_every == 0:
-            row = {name: part.item() for name, part in parts.items()}
-            row |= {"step": step, "perplexity": perplexities, "seconds": time.monotonic() - began}
-            log_row(folder / "log.jsonl", row)
-        if (step + 1) % training.save_every == 0 or step + 1 == training.steps:
-            state = {"step": step + 1, "codec": codec.state_dict(), "optimiser": optimiser.state_dict()}
-            state["averages"] = [(a.count, a.total) for a in averages]
-            save_state(state, folder / "codec.pt")
+    run = CodecRun(codec, training)
+    cuts = partial(batches, speech, training, codec.frame_size)
+    follow(training, folder / STATE, run.parts(), lambda step: run.step(step, cuts(step)))
     return codec

@@ -4,7 +4,6 @@ What models learned of the codes stays true, so that the finished decoder may ta
 """
 
 import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +16,10 @@ from omni2.bundle import CODEC
 from omni2.codec.istft import IstftCodec
 from omni2.train.discriminator import SpectrogramDiscriminator, deception, judgement
 from omni2.train.losses import EnvelopeLoss, SpectralLoss
-from omni2.train.run import cosine_rate, cut_log, fast_bfloat16, load_state, log_row, save_state, set_rate
+from omni2.train.run import Stateful, cosine_rate, fast_bfloat16, follow, load_state, save_state, set_rate
 from omni2.weights import write
 
-STATE, LOG = "decoder.pt", "decoder.jsonl"
+STATE, CODES = "decoder.pt", "codes.pt"
 DECODER = ("mix", "upsample", "decoder", "decoder_norm", "head")  # all that encoding never looks at
 EDGES = (4, 2)  # frames at the ends of a cut that the discriminator is not shown: part of their context is missing
 PIECE = 500  # frames encoded at once
@@ -110,7 +109,7 @@ class DecoderRun:
         self.optimiser.step()
         return parts
 
-    def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+    def parts(self) -> dict[str, Stateful]:
         """What holds the run's state, by the names that a checkpoint has for it."""
         judge, its = self.adversary.judge, self.adversary.optimiser
         return {"codec": self.codec, "optimiser": self.optimiser, "judge": judge, "judge_optimiser": its}
@@ -119,28 +118,22 @@ class DecoderRun:
 def train_decoder(speech: np.ndarray, folder: Path, codec: IstftCodec, training: DecoderTraining) -> IstftCodec:
     """Train the decoder of `codec`, in place, on int16 samples (n,) at its rate.
 
-    `folder` gets `decoder.pt` (resumed from when there), `decoder.jsonl`, and the codec as it is so far, float16, in
-    `codec.safetensors`, ready to replace that file of a model's folder.
+    `folder` gets `decoder.pt` and `codes.pt` (resumed from when there), `decoder.jsonl`, and the codec as it is so far,
+    float16, in `codec.safetensors`, ready to replace that file of a model's folder.
     """
     run, folder = DecoderRun(codec, training), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    saved, began = load_state(folder / STATE), time.monotonic()
-    if saved is None:
-        first, codes = 0, encoded(codec, speech)
-    else:
-        first, codes = saved["step"], saved["codes"]
-        for name, part in run.parts().items():
-            part.load_state_dict(saved[name])
-    cut_log(folder / LOG, lambda row: row["step"] < first)
-    for step in track(range(first, training.steps), description="decoder", total=training.steps, completed=first):
-        losses = run.step(step, *batch(codes, speech, codec, training, step))
-        if step % training.log_every == 0:
-            row = {name: loss.item() for name, loss in losses.items()}
-            log_row(folder / LOG, row | {"step": step, "seconds": time.monotonic() - began})
-        if (step + 1) % training.save_every == 0 or step + 1 == training.steps:
-            state = {name: part.state_dict() for name, part in run.parts().items()}
-            save_state(state | {"step": step + 1, "codes": codes}, folder / STATE)
-            write(folder / CODEC, codec, torch.float16)
+    known = load_state(folder / CODES)
+    codes = encoded(codec, speech) if known is None else known["codes"]
+    if known is None:
+        save_state({"codes": codes}, folder / CODES)
+    follow(
+        training,
+        folder / STATE,
+        run.parts(),
+        lambda step: run.step(step, *batch(codes, speech, codec, training, step)),
+        lambda: write(folder / CODEC, codec, torch.float16),
+    )
     return codec
 
 

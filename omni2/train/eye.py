@@ -7,13 +7,11 @@ before (Li & Hoiem, "Learning without forgetting", arXiv 1606.09282).  What sees
 features (`omni2 data pictures --model …`, `omni2 train nano --stage see`).
 """
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,9 +20,9 @@ from omni2.train.data.artists import ARTISTS
 from omni2.train.data.drawings import draw_any
 from omni2.train.data.things import COLOURS, NUMBERS, Scene, classes, things
 from omni2.train.efficientnet_weights import Lite, load_lite
-from omni2.train.run import cosine_rate, cut_log, load_state, log_row, save_state, set_rate
+from omni2.train.run import Stateful, cosine_rate, follow, set_rate
 
-STATE, LOG = "eye.pt", "eye.jsonl"
+STATE = "eye.pt"
 FROZEN = 5  # blocks: edges and textures are the same in drawings, and cost most of the time
 HEADS = 4  # times the rate of the eye, which has less to learn
 UNSURE = 0.1  # of the probability is spread over all names (label smoothing)
@@ -143,7 +141,7 @@ class EyeRun:
             part: right.float().mean().item() for part, right in known.items() if len(right)
         }
 
-    def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+    def parts(self) -> dict[str, Stateful]:
         """What holds the run's state, by the names that a checkpoint has for it."""
         return {"eye": self.eye, "heads": self.heads, "optimiser": self.optimiser}
 
@@ -154,20 +152,7 @@ def train_eye(eye: EfficientNet, folder: Path, training: EyeTraining) -> Efficie
     Raises OmniError: the drawings of an artist are not installed; CheckpointError: ImageNet's classifier is not.
     """
     run = EyeRun(eye.train(), training, load_lite())
-    folder.mkdir(parents=True, exist_ok=True)
-    saved, began = load_state(folder / STATE), time.monotonic()
-    first = 0 if saved is None else saved["step"]
-    for name, part in run.parts().items():
-        if saved is not None:
-            part.load_state_dict(saved[name])
-    cut_log(folder / LOG, lambda row: row["step"] < first)
-    for step in track(range(first, training.steps), description="eye", total=training.steps, completed=first):
-        row = run.step(step, batch(training, step))
-        if step % training.log_every == 0:
-            log_row(folder / LOG, row | {"step": step, "seconds": time.monotonic() - began})
-        if (step + 1) % training.save_every == 0 or step + 1 == training.steps:
-            state = {name: part.state_dict() for name, part in run.parts().items()}
-            save_state(state | {"step": step + 1}, folder / STATE)
+    follow(training, folder / STATE, run.parts(), lambda step: run.step(step, batch(training, step)))
     return eye.requires_grad_(False).eval()
 
 

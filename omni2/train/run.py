@@ -1,15 +1,42 @@
-"""What every training run shares: the learning rate's course, checkpoints that survive a kill, a log."""
+"""What every training run shares: the learning rate's course, checkpoints that survive a kill, a log.
+
+`follow` is the loop of the small ones: one process, one stage.
+"""
 
 import json
 import math
+import time
 from collections.abc import Callable, Mapping
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from rich.progress import track
+from torch import Tensor
 
 from omni2.pickles import load_pickle
+
+
+class Stateful(Protocol):
+    """What a checkpoint keeps: a module, an optimiser, …"""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that training changes of it."""
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> object:
+        """Be again as it was then."""
+
+
+class Course(Protocol):
+    """Steps of a training, every how many of them a checkpoint is written, and a row of the log."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def save_every(self) -> int: ...
+    @property
+    def log_every(self) -> int: ...
 
 
 def fast_bfloat16(device: str = "cpu") -> bool:
@@ -54,3 +81,33 @@ def log_row(file: Path, row: Mapping[str, object]) -> None:
     """Append `row` to a JSONL log."""
     with file.open("a", encoding="utf-8") as log:
         log.write(json.dumps(dict(row)) + "\n")
+
+
+def follow(
+    course: Course,
+    file: Path,
+    parts: Mapping[str, Stateful],
+    step: Callable[[int], Mapping[str, object]],
+    saved: Callable[[], object] = lambda: None,
+) -> None:
+    """Take the steps of a course, each of which tells its losses, and have `parts` and the step in the checkpoint
+    `file`, from which a run that was killed goes on; the log is beside it, in JSONL.
+
+    `saved` is called when a checkpoint was written.
+    """
+    log = file.with_suffix(".jsonl")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    state, first, began = load_state(file), 0, time.monotonic()
+    if state is not None:
+        first = state["step"]
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    cut_log(log, lambda row: row["step"] < first)
+    for at in track(range(first, course.steps), description=file.stem, total=course.steps, completed=first):
+        losses = step(at)
+        if at % course.log_every == 0:
+            row = {name: loss.item() if isinstance(loss, Tensor) else loss for name, loss in losses.items()}
+            log_row(log, row | {"step": at, "seconds": time.monotonic() - began})
+        if (at + 1) % course.save_every == 0 or at + 1 == course.steps:
+            save_state({name: part.state_dict() for name, part in parts.items()} | {"step": at + 1}, file)
+            saved()
