@@ -55,7 +55,9 @@ assets: $(VENV)/.dev
 	$(OMNI2) train assets --runs runs/seeing
 	$(OMNI2) train turns
 	$(OMNI2) data interruption runs/overheard --count 32500 --model nano
-	$(OMNI2) train overheard runs/overheard
+	$(OMNI2) train overheard runs/overheard --rate 2e-3
+	$(OMNI2) data interruption runs/louder --count 32500 --snr -3 20 --talk 3000 --seed 1 --model nano
+	$(OMNI2) train overheard runs/louder --from omni2/assets/duplex/overheard.safetensors --back 0.5
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis answer.wav app:app

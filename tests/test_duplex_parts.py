@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from omni2.duplex.ear import Frame
 from omni2.duplex.echo import BLOCK, EchoCanceller
 from omni2.duplex.heard import Memory, Words
-from omni2.duplex.judge import Judge
+from omni2.duplex.judge import EVERY, SOON, Judge
 from omni2.duplex.listeners import Opinion, Order
 from omni2.duplex.phrases import begun, distance, folded, is_call, is_nod, ordered
 from omni2.duplex.turns import LONG, SHORT, UNSURE, patience
@@ -124,13 +124,23 @@ def test_patience_falls_with_certainty() -> None:
     assert (waits[0], waits[-1], patience(None)) == (LONG, SHORT, UNSURE)
 
 
-def test_an_order_is_one_when_it_is_likely_twice_in_a_row() -> None:
+def test_an_order_is_one_when_three_questions_in_a_row_find_it_likely() -> None:
     judge = Judge()
-    assert [judge.take(likely) for likely in (0.9, 0.1, 0.9, 0.1)] == [False] * 4  # a moment each
-    assert [judge.take(likely) for likely in (0.8, 0.8)] == [False, True]
-    assert not Judge().take(1.0)
+    assert [judge.take(likely) for likely in (0.9, 0.9, 0.1, 0.9, 0.9)] == [False] * 5  # a moment each
+    assert judge.take(0.8)
     judge.reset()
-    assert not judge.take(0.8)
+    assert [judge.take(likely) for likely in (0.99, 0.3, 0.55)] == [False, False, True]  # by all of them
+    assert [judge.take(likely) for likely in (0.55, 0.55, 0.55)] == [False] * 3  # those before no longer count
+    assert not Judge().take(1.0)
+
+
+def test_who_suspects_an_order_asks_again_soon() -> None:
+    judge, waits = Judge(), []
+    for likely in (0.1, 0.3, 0.9, 0.0):
+        judge.take(likely)
+        waits.append(judge.wait)
+    assert waits == [EVERY, SOON, SOON, EVERY]
+    assert SOON < EVERY
 
 
 class Hearing:
@@ -147,12 +157,12 @@ class Hearing:
     ("likely", "worst"),
     [
         ((0.1, 0.1), Opinion.NOTHING),
-        ((0.9, 0.1, 0.9), Opinion.SUSPICION),
-        ((0.8, 0.8), Opinion.STOP),
-        ((0.99,), Opinion.SUSPICION),
+        ((0.9, 0.1, 0.9, 0.9), Opinion.SUSPICION),
+        ((0.8, 0.8, 0.8), Opinion.STOP),
+        ((0.99, 0.99), Opinion.SUSPICION),
     ],
 )
-def test_a_listener_for_orders_doubts_a_moment_and_obeys_two(likely: tuple[float, ...], worst: Opinion) -> None:
+def test_a_listener_for_orders_doubts_a_moment_and_obeys_three(likely: tuple[float, ...], worst: Opinion) -> None:
     listener = Order(Hearing(*likely))
     voice = Frame(0, np.full(WINDOW, 0.1, np.float32), 1.0, -20.0, -80.0, -100.0)
     opinions = [listener.push(voice) for _ in range(4 * 8)]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from omni2.audio import SAMPLE_RATE
 from omni2.duplex.ear import Frame
 from omni2.duplex.events import Cause, Model, Policy
-from omni2.duplex.judge import EVERY, LIKELY, Judge
+from omni2.duplex.judge import DOUBT, LIKELY, Judge
 from omni2.duplex.overheard import LISTENING
 from omni2.duplex.phrases import PHRASES, begun, is_call, is_nod, ordered
 from omni2.duplex.vad import WINDOW
@@ -19,8 +19,6 @@ from omni2.errors import OmniError
 
 Samples = npt.NDArray[np.float32]
 
-FRAMES = round(EVERY * SAMPLE_RATE / WINDOW)  # between two questions to the model
-DOUBT = 0.2  # how likely an order is that is suspected
 AFTER = 1.0  # seconds behind the last voice in which an order may still be found
 AGAIN = 20  # frames of talk after which it is written down once more: 0.64 s
 GAP = 6  # frames without voice that end what somebody says: 0.19 s
@@ -71,7 +69,7 @@ class Recent:
 
 
 class Order:
-    """Asks a model that learned to listen, every `EVERY` seconds while somebody talks."""
+    """Asks a model that learned to listen, as often as a `Judge` wants while somebody talks."""
 
     cause: Cause = "command"
 
@@ -93,13 +91,12 @@ class Order:
         if self._quiet >= AFTER:
             self._opinion = Opinion.NOTHING
             self._judge.reset()
-        elif self._count >= FRAMES:
+        elif self._count >= round(self._judge.wait * SAMPLE_RATE / WINDOW):
             self._count = 0
-            likely = order_likely(self._model, self._recent.wave)
-            if self._judge.take(likely):
+            if self._judge.take(order_likely(self._model, self._recent.wave)):
                 self._opinion = Opinion.STOP
             else:
-                self._opinion = Opinion.SUSPICION if likely >= DOUBT else Opinion.NOTHING
+                self._opinion = Opinion.SUSPICION if self._judge.suspects else Opinion.NOTHING
         return self._opinion
 
 

@@ -41,9 +41,7 @@ class Sizes:
         )
 
 
-QUICK = Sizes(
-    100, sentences=40, answers=60, orders=20, minutes=20, timed=9, scenes=20, coded=20, aside=False
-)  # for `all`
+QUICK = Sizes(100, sentences=40, answers=60, timed=9, scenes=20, coded=20, aside=False)  # for `all`
 
 
 @dataclass

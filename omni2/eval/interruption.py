@@ -1,7 +1,7 @@
 """Does the model stop when told to, how soon, and does it go on when others talk?  In voices no training had.
 
 An order is one of the training's phrases over babble; near misses ("Stop the car.") and sentences are no orders.  The
-model is asked every `EVERY` seconds about what was just heard, and judged by as a session does.
+model is asked about what was just heard as often as a session asks, and judged by as one does.
 """
 
 from collections.abc import Sequence
@@ -99,12 +99,13 @@ def scene(text: str, voice: str, order: bool, level: float | None, rng: np.rando
 
 
 def decide(model: OmniModel, case: Case) -> Result:
-    """Ask every `EVERY` seconds, from the phrase's beginning to `LATE` seconds after its end, until it says to stop."""
+    """Ask from the phrase's beginning to `LATE` seconds after its end, until it says to stop."""
     step = round(EVERY * SAMPLE_RATE)
-    first, judge = -(-case.start // step) * step, Judge()
-    for now in range(first, case.end + round(LATE * SAMPLE_RATE) + 1, step):
+    now, judge = -(-case.start // step) * step, Judge()
+    while now <= case.end + round(LATE * SAMPLE_RATE):
         if judge.take(model.ordered(case.wave[:now])):
             return Result(case, (now - case.end) / SAMPLE_RATE)
+        now += round(judge.wait * SAMPLE_RATE)
     return Result(case, None)
 
 
@@ -135,13 +136,15 @@ def other_speech(minutes: float, seed: int = 0) -> list[Wave]:
 
 def false_stops(model: OmniModel, pieces: Sequence[Wave]) -> int:
     """How often the model stops during `other_speech`; decisions within `LISTENING` seconds are one stop."""
-    step, lead = round(EVERY * SAMPLE_RATE), round(LISTENING * SAMPLE_RATE)
+    lead = round(LISTENING * SAMPLE_RATE)
 
     def one(piece: Wave) -> int:
         stops, silent_until, judge = 0, 0, Judge()
-        for now in range(lead + step, piece.size + 1, step):
+        now = lead + round(EVERY * SAMPLE_RATE)
+        while now <= piece.size:
             if judge.take(model.ordered(piece[now - lead : now])) and now >= silent_until:
                 stops, silent_until = stops + 1, now + lead
+            now += round(judge.wait * SAMPLE_RATE)
         return stops
 
     return sum(together(one, pieces, "talking of other things"))

@@ -226,13 +226,16 @@ def overheard(
     folder: Annotated[Path, typer.Argument(help="windows made by `omni2 data interruption`")],
     out: Path | None = None,
     steps: int = 3000,
+    rate: Annotated[float, typer.Option(help="peak learning rate")] = 6e-4,
     start: Annotated[Path | None, typer.Option("--from", help="the weights to begin with")] = None,
+    back: Annotated[float, typer.Option(help="share of the way to go back to them at the end, 0 to 1")] = 0.0,
 ) -> None:
     """Train the network that hears what is said over an answer: an order, a nod or other talk."""
     from omni2.duplex.overheard import WEIGHTS
     from omni2.train.overheard import make
+    from omni2.train.reading import Fitting
 
-    right = make(folder, out or WEIGHTS, steps, start)
+    right = make(folder, out or WEIGHTS, Fitting(steps, 64, rate, careful=True, back=back), start)
     typer.echo(", ".join(f"{name} known: {share:.1f} %" for name, share in right.items()))
 
 

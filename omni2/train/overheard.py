@@ -1,5 +1,6 @@
 """Training of the network of `omni2.duplex.overheard`, on the windows of `omni2 data interruption`."""
 
+from functools import partial
 from pathlib import Path
 from zlib import crc32
 
@@ -13,11 +14,10 @@ from omni2.duplex.reader import Reader
 from omni2.errors import OmniError
 from omni2.train.data.schema import Row
 from omni2.train.data.store import read_rows
-from omni2.train.reading import fit, keep, padded
+from omni2.train.reading import UNSURE, Fitting, fit, keep, padded
 from omni2.weights import read_into
 
 HELD_OUT = 20  # one window in so many is kept to measure with
-BATCH = 64
 COLUMNS = ("topic", "question_features")
 
 
@@ -28,7 +28,7 @@ def kind(row: Row) -> str:
     return "nod" if row.topic == "nod" else "other"
 
 
-def make(folder: Path, file: Path, steps: int, start: Path | None = None) -> dict[str, float]:
+def make(folder: Path, file: Path, fitting: Fitting, start: Path | None = None) -> dict[str, float]:
     """Learn from the rows of `folder` and write the weights to `file`; how often they are right about each of `KINDS`,
     in percent.
 
@@ -50,6 +50,7 @@ def make(folder: Path, file: Path, steps: int, start: Path | None = None) -> dic
         return Reader(features[0].shape[1], FRAMES, len(KINDS))
 
     net = new() if start is None else read_into(new, start)
-    said = fit(net, padded(features, FRAMES), truth, held, F.cross_entropy, steps, BATCH).argmax(1)
+    loss = partial(F.cross_entropy, label_smoothing=UNSURE)
+    said = fit(net, padded(features, FRAMES), truth, held, loss, fitting).argmax(1)
     keep(net, file)
     return {name: 100 * float((said[truth[held] == i] == i).float().mean()) for i, name in enumerate(KINDS)}

@@ -28,7 +28,7 @@ from omni2.train.data.questions import corpus, normalise
 from omni2.train.data.sound import Wave
 from omni2.train.data.speak import draw_voice, say
 from omni2.train.data.voices import TRAINING
-from omni2.train.reading import fit, keep, padded
+from omni2.train.reading import Fitting, fit, keep, padded
 
 FILLERS = ("um", "uh", "er", "so", "well", "you know")
 SHORTER = (0.5, 0.81)  # of `PAUSE`: people do not wait alike
@@ -114,7 +114,7 @@ def make(encoder: Encoder, window: Window, file: Path, count: int, steps: int) -
     def loss(logits: Tensor, finished: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(logits[:, 0], finished.float())
 
-    said, truth = fit(net, features, finished, held_out, loss, steps)[:, 0] > 0, finished[held_out]
+    said, truth = fit(net, features, finished, held_out, loss, Fitting(steps))[:, 0] > 0, finished[held_out]
     keep(net, file)
     right = {"finished": said[truth], "unfinished": ~said[~truth]}
     return {name: 100 * float(hits.float().mean()) for name, hits in right.items()}
