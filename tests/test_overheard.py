@@ -11,7 +11,7 @@ from toys import tiny_bundle
 from omni2.duplex import overheard as product
 from omni2.duplex.overheard import FRAMES, KINDS, WEIGHTS, overheard, overhearing
 from omni2.duplex.reader import ENCODER, Reader
-from omni2.errors import OmniError
+from omni2.errors import InputError, OmniError
 from omni2.train import overheard as training
 from omni2.train.data.schema import Row
 from omni2.train.data.store import shard, write_shard
@@ -140,6 +140,11 @@ def test_it_goes_on_from_weights_that_are_there(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(training, "fit", nothing_learnt)
     assert min(make(tmp_path, tmp_path / "new.safetensors", Fitting(0)).values()) < 50
     assert min(make(tmp_path, tmp_path / "on.safetensors", Fitting(0), tmp_path / "net.safetensors").values()) > 90
+
+
+def test_one_cannot_go_back_to_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--from"):
+        make(tmp_path, tmp_path / "net.safetensors", Fitting(1, back=0.5))
 
 
 def test_windows_without_features_are_refused(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def overheard(
     steps: int = 3000,
     rate: Annotated[float, typer.Option(help="peak learning rate")] = 6e-4,
     start: Annotated[Path | None, typer.Option("--from", help="the weights to begin with")] = None,
-    back: Annotated[float, typer.Option(help="share of the way to go back to them at the end, 0 to 1")] = 0.0,
+    back: Annotated[float, typer.Option(min=0, max=1, help="share of the way back to them at the end")] = 0.0,
 ) -> None:
     """Train the network that hears what is said over an answer: an order, a nod or other talk."""
     from omni2.duplex.overheard import WEIGHTS

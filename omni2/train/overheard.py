@@ -11,7 +11,7 @@ from rich.progress import track
 
 from omni2.duplex.overheard import FRAMES, KINDS
 from omni2.duplex.reader import Reader
-from omni2.errors import OmniError
+from omni2.errors import InputError, OmniError
 from omni2.train.data.schema import Row
 from omni2.train.data.store import read_rows
 from omni2.train.reading import UNSURE, Fitting, fit, keep, padded
@@ -33,8 +33,10 @@ def make(folder: Path, file: Path, fitting: Fitting, start: Path | None = None) 
     in percent.
 
     `start` are the weights to begin with: those of another ear need few windows.
-    Raises OmniError: no rows, rows without features, or weights that are none of this network.
+    Raises OmniError: no rows, rows without features, weights that are none of this network, or none to go back to.
     """
+    if fitting.back and start is None:
+        raise InputError("there are no weights to go back to; give those to begin with as --from, or no --back")
     features, kinds, held_out = [], [], []
     for row in track(read_rows(folder, COLUMNS), "reading", console=Console(stderr=True)):
         if row.question_features is None:
