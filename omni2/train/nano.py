@@ -23,7 +23,7 @@ from omni2.model import OmniLM
 from omni2.pickles import load_pickle
 from omni2.tokens import NANO, TokenLayout
 from omni2.train import fit
-from omni2.train.codec_loop import CodecTraining, train_codec
+from omni2.train.codec_loop import STATE, CodecTraining, train_codec
 from omni2.train.data.questions import corpus, unknown
 from omni2.train.data.sentences import definitions, shuffled
 from omni2.train.data.speech import load_speech
@@ -98,7 +98,7 @@ def make_decoder(shop: Workshop, start: str, training: DecoderTraining, threads:
     Raises InputError: the workshop has another codec than `start`'s, or that is none of this library's.
     """
     torch.set_num_threads(threads)
-    if start and (shop.codec / "codec.pt").exists():
+    if start and (shop.codec / STATE).exists():
         raise InputError(f"{shop.codec} holds a codec of its own; leave --from out, or give other --runs")
     codec = load_bundle(start).codec if start else trained_codec(shop)
     if not isinstance(codec, IstftCodec):
@@ -127,10 +127,10 @@ def trained_codec(shop: Workshop) -> IstftCodec:
     """
     if (shop.codec / CODEC).exists():
         return read_into(lambda: IstftCodec(IstftConfig()), shop.codec / CODEC)
-    if not (shop.codec / "codec.pt").exists():
+    if not (shop.codec / STATE).exists():
         raise OmniError(f"{shop.codec} holds no codec; train it with `omni2 train codec`, or begin --from a model")
     codec = IstftCodec(IstftConfig())
-    codec.load_state_dict(load_pickle(shop.codec / "codec.pt")["codec"])
+    codec.load_state_dict(load_pickle(shop.codec / STATE)["codec"])
     return codec.eval()
 
 
